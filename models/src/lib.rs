@@ -1,0 +1,43 @@
+//! Models on top of kernels: configuration, weights, the decoder, tokenizer, chat template, sampler and the hub cache.
+//!
+//! [`Model::load`] reads a Hugging Face folder or an embedded model; [`Model::forward`] runs one step over flat arrays.
+//! Text goes through [`Tokenizer`] and [`ChatTemplate`], logits through [`Sampler`]. Nothing here knows HTTP or sequences.
+#![forbid(unsafe_code)]
+
+mod batch;
+mod chat_template;
+mod checkpoint;
+mod config;
+mod conversion;
+mod decode_stream;
+mod decoder;
+mod dummy;
+mod error;
+mod families;
+mod fields;
+mod fingerprint;
+mod generation_config;
+pub mod hub;
+mod logprobs;
+mod model;
+mod rope;
+mod sampler;
+mod sampling_params;
+mod source;
+mod tokenizer;
+mod weights;
+
+pub use batch::BatchInput;
+pub use chat_template::{ChatInput, ChatTemplate, Continuation};
+pub use config::{ModelConfig, parse_dtype};
+pub use decode_stream::DecodeStream;
+pub use error::{InvalidParameter, ModelError};
+pub use families::{Bias, Family, QkNorm};
+pub use generation_config::GenerationConfig;
+pub use logprobs::{TokenLogprob, log_softmax_top};
+pub use model::{LoadFormat, LoadOptions, Model};
+pub use rope::{RopeConfig, RopeScaling, Yarn, YarnBounds};
+pub use sampler::Sampler;
+pub use sampling_params::SamplingParams;
+pub use source::{EmbeddedModel, ModelSource};
+pub use tokenizer::{SpecialText, SpecialTokens, TextStart, Tokenizer};

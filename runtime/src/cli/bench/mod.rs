@@ -1,0 +1,96 @@
+//! `memos bench`: load against an endpoint, latency of cache reuse, speed of the engine; and what the three share.
+
+mod cache_reuse;
+mod engine;
+mod in_process;
+mod load;
+mod output;
+mod progress;
+mod random;
+mod report;
+mod reuse_report;
+mod serve;
+mod statistics;
+mod table;
+mod workload;
+
+use std::ops::Range;
+use std::str::FromStr;
+
+use anyhow::Context;
+use clap::Subcommand;
+
+pub use cache_reuse::CacheReuseArgs;
+pub use engine::EngineBenchArgs;
+pub use serve::ServeArgs;
+
+use crate::client::Client;
+use crate::environment::Environment;
+
+/// The benchmarks.
+#[derive(Debug, Clone, Subcommand)]
+pub enum BenchCommand {
+    /// Concurrent streaming load against any OpenAI-compatible endpoint
+    Serve(Box<ServeArgs>),
+    /// Time to the first token with a cold and with a warm prefix cache
+    CacheReuse(Box<CacheReuseArgs>),
+    /// Prefill and decode tokens a second of the engine, without HTTP
+    Engine(Box<EngineBenchArgs>),
+}
+
+/// Runs a benchmark.
+///
+/// # Errors
+/// Whatever keeps it from measuring.
+pub async fn run(command: BenchCommand, environment: &Environment) -> anyhow::Result<()> {
+    match command {
+        BenchCommand::Serve(args) => serve::run(*args, environment).await,
+        BenchCommand::CacheReuse(args) => cache_reuse::run(*args, environment).await,
+        BenchCommand::Engine(args) => engine::run(*args, environment).await,
+    }
+}
+
+/// Token ids, written `FIRST..END` with `END` excluded. Never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRange(pub Range<u32>);
+
+/// A range that could not be read.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{0}` is not a range of token ids such as 300..1000")]
+pub struct NotATokenRange(String);
+
+impl FromStr for TokenRange {
+    type Err = NotATokenRange;
+
+    fn from_str(text: &str) -> Result<Self, NotATokenRange> {
+        let range = text.split_once("..").and_then(|(first, end)| Some(first.parse().ok()?..end.parse().ok()?));
+        range.filter(|range| !range.is_empty()).map(Self).ok_or_else(|| NotATokenRange(text.to_owned()))
+    }
+}
+
+/// The client of a benchmark; the key comes from the option, else from the environment.
+fn connect(base_url: &str, api_key: Option<&str>, environment: &Environment) -> anyhow::Result<Client> {
+    Ok(Client::new(base_url, api_key.or(environment.api_key.as_deref()))?)
+}
+
+/// The model to ask for: the given one, else the first that the endpoint lists.
+async fn model_name(client: &Client, given: Option<&str>) -> anyhow::Result<String> {
+    if let Some(name) = given {
+        return Ok(name.to_owned());
+    }
+    let models = client.models().await.context("cannot ask the endpoint for its models; name one with --model")?;
+    models.into_iter().next().context("the endpoint lists no model; name one with --model")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn token_ranges_are_read_and_empty_ones_refused() {
+        assert_eq!("300..1000".parse(), Ok(TokenRange(300..1000)));
+        for wrong in ["", "5", "5..5", "9..5", "a..b", "-1..5", "0..99999999999"] {
+            assert!(wrong.parse::<TokenRange>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The options that every command with an engine in it shares, and how they become a running engine.
+
+use std::num::NonZeroUsize;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use kernels::{CpuOptions, DType, Device, Isa};
+use models::hub::{self, HubOptions};
+use models::{ChatTemplate, GenerationConfig, LoadFormat, LoadOptions, Model, ModelSource, Tokenizer};
+
+use super::download_line::DownloadLine;
+use crate::bundled;
+use crate::engine::{EngineHandle, EngineOptions, PrefixCache};
+use crate::environment::Environment;
+
+/// Where weights come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LoadFormatArg {
+    /// The checkpoint's safetensors.
+    Auto,
+    /// Random weights from config.json alone, for benchmarks.
+    Dummy,
+}
+
+/// Precision of weights or KV.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DTypeArg {
+    /// 32-bit float.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// IEEE half precision.
+    F16,
+}
+
+impl From<DTypeArg> for DType {
+    fn from(dtype: DTypeArg) -> Self {
+        match dtype {
+            DTypeArg::F32 => Self::F32,
+            DTypeArg::Bf16 => Self::BF16,
+            DTypeArg::F16 => Self::F16,
+        }
+    }
+}
+
+/// A number of bytes as people write it: `1073741824`, `512MiB`, `2GiB`, `500MB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bytes(pub usize);
+
+/// A size that could not be read.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{0}` is not a size: write a whole number of bytes, or with KiB, MiB, GiB, KB, MB or GB")]
+pub struct NotASize(String);
+
+impl FromStr for Bytes {
+    type Err = NotASize;
+
+    fn from_str(text: &str) -> Result<Self, NotASize> {
+        let refuse = || NotASize(text.to_owned());
+        let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, unit) = text.split_at(digits);
+        let factor: usize = match unit.trim() {
+            "" | "B" => 1,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            "KB" => 1_000,
+            "MB" => 1_000_000,
+            "GB" => 1_000_000_000,
+            _ => return Err(refuse()),
+        };
+        let number: usize = number.parse().map_err(|_error| refuse())?;
+        number.checked_mul(factor).map(Self).ok_or_else(refuse)
+    }
+}
+
+/// Model, precision, memory and limits of an engine.
+#[derive(Debug, Clone, Args)]
+pub struct EngineArgs {
+    /// Model: a local folder in Hugging Face layout, or a hub id such as `Qwen/Qwen3-0.6B`.
+    /// Without it the small bundled model is used
+    #[arg(long, value_name = "FOLDER|ID")]
+    pub model: Option<String>,
+    /// Revision of a hub model: branch, tag or commit
+    #[arg(long, default_value = "main", value_name = "REV")]
+    pub revision: String,
+    /// Where the weights come from
+    #[arg(long, value_enum, default_value = "auto")]
+    pub load_format: LoadFormatArg,
+    /// Convert the weights; by default they keep the checkpoint's precision
+    #[arg(long, value_enum)]
+    pub dtype: Option<DTypeArg>,
+    /// Precision of the KV cache; by default that of the weights
+    #[arg(long, value_enum)]
+    pub kv_dtype: Option<DTypeArg>,
+    /// Memory for the KV cache, for example 512MiB or 4GiB; it is taken from the system only as it fills
+    #[arg(long, default_value = "1GiB", value_name = "SIZE")]
+    pub kv_cache_memory: Bytes,
+    /// Tokens a KV block holds, a multiple of 16
+    #[arg(long, default_value_t = 16, value_name = "TOKENS")]
+    pub block_size: usize,
+    /// Longest sequence, prompt and answer together; by default what the model was made for
+    #[arg(long, value_name = "TOKENS")]
+    pub max_context: Option<usize>,
+    /// Rows computed in one step; long prompts are computed in pieces of at most this many tokens
+    #[arg(long, default_value_t = 256, value_name = "TOKENS")]
+    pub max_batch_tokens: usize,
+    /// Sequences that run at the same time
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub max_running: usize,
+    /// Sequences that may wait; beyond it requests are answered with 429
+    #[arg(long, default_value_t = 512, value_name = "N")]
+    pub max_waiting: usize,
+    /// Sequences of one tenant that may wait
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    pub max_waiting_per_tenant: usize,
+    /// Compute threads; by default all processors that the process may use
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    /// Instruction set: avx512bf16, avx512, avx2 or portable; by default the best that the processor has
+    #[arg(long, value_name = "ISA")]
+    pub cpu_isa: Option<Isa>,
+    /// Compute every prompt anew instead of reusing cached prefixes (for comparisons)
+    #[arg(long)]
+    pub no_prefix_cache: bool,
+}
+
+/// A running engine and where its model came from.
+pub struct LoadedEngine {
+    /// The engine.
+    pub engine: EngineHandle,
+    /// For the tokenizer and the template.
+    pub source: ModelSource,
+}
+
+/// What turns text into tokens and back.
+#[derive(Clone)]
+pub struct TextParts {
+    /// The tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// How a conversation becomes a prompt; base models have none.
+    pub chat_template: Option<Arc<ChatTemplate>>,
+    /// Defaults of the checkpoint.
+    pub generation_config: GenerationConfig,
+}
+
+impl EngineArgs {
+    /// Loads the model and starts the engine, under another name than the model's own if one is given.
+    ///
+    /// # Errors
+    /// Whatever keeps the model from being loaded, with the file or value that is wrong.
+    pub fn start(&self, environment: &Environment, served_name: Option<&str>) -> anyhow::Result<LoadedEngine> {
+        let (source, name) = self.resolve(environment)?;
+        let served_name = served_name.unwrap_or(&name);
+        let device = Device::cpu(CpuOptions { num_threads: self.threads, isa: self.cpu_isa })?;
+        let format = match self.load_format {
+            LoadFormatArg::Auto => LoadFormat::Safetensors,
+            LoadFormatArg::Dummy => LoadFormat::Dummy { seed: 0 },
+        };
+        let options =
+            LoadOptions { format, dtype: self.dtype.map(DType::from), max_positions: self.max_context };
+        let model = Model::load(&device, &source, options).with_context(|| format!("cannot load the model {name}"))?;
+        let engine = EngineHandle::start(device, model, served_name, &self.options()).context("cannot start the engine")?;
+        Ok(LoadedEngine { engine, source })
+    }
+
+    fn resolve(&self, environment: &Environment) -> anyhow::Result<(ModelSource, String)> {
+        let Some(model) = &self.model else {
+            return Ok((bundled::source(), bundled::NAME.to_owned()));
+        };
+        let options = HubOptions { revision: Some(self.revision.clone()), ..environment.hub_options() };
+        let folder = hub::resolve(model, &options, &mut DownloadLine::default())
+            .with_context(|| format!("cannot find the model {model}"))?;
+        let name = model.trim_end_matches('/').rsplit('/').next().unwrap_or(model);
+        let name = if std::path::Path::new(model).is_dir() { name } else { model.as_str() };
+        Ok((ModelSource::Folder(folder), name.to_owned()))
+    }
+
+    fn options(&self) -> EngineOptions {
+        EngineOptions {
+            block_size: self.block_size,
+            kv_cache_bytes: self.kv_cache_memory.0,
+            kv_dtype: self.kv_dtype.map(DType::from),
+            max_batch_tokens: self.max_batch_tokens,
+            max_running: self.max_running,
+            max_waiting: self.max_waiting,
+            max_waiting_per_tenant: self.max_waiting_per_tenant,
+            prefix_cache: if self.no_prefix_cache { PrefixCache::Off } else { PrefixCache::On },
+        }
+    }
+}
+
+impl LoadedEngine {
+    /// Loads tokenizer, chat template and generation defaults.
+    ///
+    /// # Errors
+    /// A missing or broken file, named.
+    pub fn text_parts(&self) -> anyhow::Result<TextParts> {
+        let tokenizer = Tokenizer::load(&self.source).context("cannot load the tokenizer")?;
+        let chat_template = ChatTemplate::load(&self.source).context("cannot load the chat template")?;
+        let generation_config =
+            GenerationConfig::load(&self.source, &tokenizer).context("cannot load the generation config")?;
+        Ok(TextParts { tokenizer: Arc::new(tokenizer), chat_template: chat_template.map(Arc::new), generation_config })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_and_without_units() {
+        assert_eq!("1024".parse(), Ok(Bytes(1024)));
+        assert_eq!("2GiB".parse(), Ok(Bytes(2 << 30)));
+        assert_eq!("500MB".parse(), Ok(Bytes(500_000_000)));
+        for wrong in ["", "GiB", "-1", "1.5GiB", "1TiB", "99999999999GiB"] {
+            assert!(wrong.parse::<Bytes>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! `memos serve`: opens the data directory, starts the engine, listens, and shuts down in order.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use memory::governance::{Identity, KeyStore, Role, TenantName};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::engine_args::{Bytes, EngineArgs};
+use crate::data_dir::{DataDir, DataDirError};
+use crate::environment::Environment;
+use crate::http::{self, AppParts, AppState, HttpLimits, KeyPolicy};
+
+/// Tenant of the key that `--api-key` gives.
+const SINGLE_KEY_TENANT: &str = "default";
+
+/// Options of `memos serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// Address to listen on. Without API keys only loopback addresses are accepted
+    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
+    host: IpAddr,
+    /// Port to listen on; 0 takes a free one and prints it
+    #[arg(long, default_value_t = 8000)]
+    port: u16,
+    /// Name under which clients ask for the model; by default the folder's name or the hub id
+    #[arg(long, value_name = "NAME")]
+    served_model_name: Option<String>,
+    /// One API key, for tenant `default`, beside those of `memos key`. The variable MEMOS_API_KEY does the same
+    /// without showing the key in the process list
+    #[arg(long, value_name = "KEY")]
+    api_key: Option<String>,
+    /// Directory for the lock, the server secret and the API keys [default: ~/.local/share/memos]
+    #[arg(long, value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+    /// Longest request body
+    #[arg(long, default_value = "8MiB", value_name = "SIZE")]
+    max_body: Bytes,
+    /// Open connections; further ones are turned away
+    #[arg(long, default_value_t = 4096, value_name = "N")]
+    max_connections: usize,
+    /// Longest time for one request, in seconds; by default as long as it takes
+    #[arg(long, value_name = "SECONDS")]
+    request_timeout: Option<u64>,
+    /// How long running requests may go on after SIGINT or SIGTERM, in seconds
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    shutdown_timeout: u64,
+}
+
+/// Runs the server until it is told to stop.
+///
+/// # Errors
+/// Whatever keeps it from starting: data directory, keys, address, model.
+pub async fn run(mut args: ServeArgs, environment: &Environment) -> anyhow::Result<()> {
+    let data_dir = args.data_dir.take().or_else(|| environment.data_dir.clone()).ok_or(DataDirError::NoPlace)?;
+    let data_dir = DataDir::open(&data_dir)?;
+    let keys = args.keys(&data_dir, environment)?;
+    let address = SocketAddr::new(args.host, args.port);
+    let policy = if keys.is_configured() { KeyPolicy::Required } else { KeyPolicy::Open };
+    http::listen_policy(address, policy)?;
+    // Taken before the model is loaded, so that a port in use is told at once.
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let address = listener.local_addr()?;
+
+    let loaded = args.engine.start(environment, args.served_model_name.as_deref())?;
+    let text = loaded.text_parts()?;
+    let engine = loaded.engine.clone();
+    let info = engine.info();
+    eprintln!("memos {}: model {}, {}", env!("CARGO_PKG_VERSION"), info.name, info.backend);
+    eprintln!(
+        "KV cache: {} blocks of {} tokens in {}; context {} tokens",
+        info.num_blocks, info.block_size, info.kv_dtype, info.max_context
+    );
+    if policy == KeyPolicy::Open {
+        eprintln!("No API keys are configured: listening on loopback only, and everyone on this machine may use it.");
+    }
+    println!("Listening on http://{address}");
+
+    let state = AppState::new(AppParts {
+        engine: loaded.engine,
+        tokenizer: text.tokenizer,
+        chat_template: text.chat_template,
+        generation_config: text.generation_config,
+        keys: Arc::new(keys),
+        server_secret: data_dir.server_secret(),
+        limits: args.limits(),
+    });
+    http::serve(listener, state, stop_signal()?).await?;
+    engine.shutdown().await;
+    Ok(())
+}
+
+impl ServeArgs {
+    fn keys(&self, data_dir: &DataDir, environment: &Environment) -> anyhow::Result<KeyStore> {
+        let keys = KeyStore::open(data_dir.keys_path())?;
+        match self.api_key.as_ref().or(environment.api_key.as_ref()) {
+            None => Ok(keys),
+            Some(key) if key.trim().is_empty() => bail!("--api-key must not be empty"),
+            Some(key) => {
+                let tenant = TenantName::try_from(SINGLE_KEY_TENANT.to_owned())?;
+                Ok(keys.with_key(key, Identity { tenant, role: Role::Admin }))
+            }
+        }
+    }
+
+    fn limits(&self) -> HttpLimits {
+        let mut limits = HttpLimits {
+            num_connections_max: self.max_connections,
+            request_timeout: self.request_timeout.map(Duration::from_secs),
+            drain_timeout: Duration::from_secs(self.shutdown_timeout),
+            ..HttpLimits::default()
+        };
+        limits.body.bytes_max = self.max_body.0;
+        limits
+    }
+}
+
+/// Resolves at the first SIGINT or SIGTERM.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        eprintln!("Stopping: running requests are finished first.");
+    })
+}

@@ -1,0 +1,180 @@
+//! What every handler shares: the engine, the text side of the model, the keys, the limits, the counters.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use memory::governance::KeyStore;
+use models::{ChatTemplate, GenerationConfig, Tokenizer};
+use scheduler::TenantId;
+use tokio::sync::Semaphore;
+
+use super::body::BodyLimits;
+use super::drain::Drain;
+use super::error::ApiError;
+use super::metrics::Metrics;
+use crate::engine::{EngineHandle, Tenant};
+
+/// BLAKE3 context of the salts, so that the server secret serves no two purposes with equal results.
+const SALT_CONTEXT: &str = "memos 2026-01 tenant salt v1";
+
+/// The limits of the HTTP side, each with the reason for its default.
+#[derive(Debug, Clone)]
+pub struct HttpLimits {
+    /// Size and time of a request body.
+    pub body: BodyLimits,
+    /// Time for a request header to arrive; also how long a connection may idle between requests.
+    pub header_timeout: Duration,
+    /// Time that a client may leave what was sent to it unread before the connection is given up.
+    pub write_timeout: Duration,
+    /// Open connections; further ones are turned away with 503.
+    pub num_connections_max: usize,
+    /// Requests that are parsed, rendered and tokenised at once: this work takes processor time and memory from the
+    /// engine.
+    pub num_preparing_max: usize,
+    /// Longest time for a request; a shorter one may come with the request. `None`: as long as it takes.
+    pub request_timeout: Option<Duration>,
+    /// How long a silent stream stays silent before a comment tells the client and proxies that it lives.
+    pub keep_alive: Duration,
+    /// How long requests may go on when the server is told to stop.
+    pub drain_timeout: Duration,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            // A million token ids take about 6 MB.
+            body: BodyLimits { bytes_max: 8 << 20, timeout: Duration::from_secs(30) },
+            header_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(60),
+            num_connections_max: 4096,
+            num_preparing_max: 4,
+            request_timeout: None,
+            keep_alive: Duration::from_secs(15),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What the server is put together from.
+pub struct AppParts {
+    /// The way to the engine thread.
+    pub engine: EngineHandle,
+    /// Text to tokens and back.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Conversation to text; base models have none.
+    pub chat_template: Option<Arc<ChatTemplate>>,
+    /// Defaults of the checkpoint.
+    pub generation_config: GenerationConfig,
+    /// Who may come in.
+    pub keys: Arc<KeyStore>,
+    /// Secret that lasts as long as the data directory; tenants' salts are derived from it.
+    pub server_secret: [u8; 32],
+    /// The limits.
+    pub limits: HttpLimits,
+}
+
+/// The server's state, made once and handed to [`super::router`] or [`super::serve`]; clones are the same state.
+#[derive(Clone)]
+pub struct AppState {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl AppState {
+    /// Puts the state together.
+    pub fn new(parts: AppParts) -> Self {
+        Self { shared: Arc::new(Shared::new(parts)) }
+    }
+}
+
+/// What handlers see of the state.
+pub struct Shared {
+    /// What the server was put together from.
+    pub parts: AppParts,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// How far the shutdown has come.
+    pub drain: Drain,
+    /// Places for requests that are parsed and tokenised.
+    pub preparing: Arc<Semaphore>,
+    /// When the server started, which is told as the model's creation time.
+    pub created_unix_s: u64,
+    tenants: Mutex<HashMap<String, Tenant>>,
+    id_key: [u8; 32],
+    num_ids: AtomicU64,
+}
+
+impl Shared {
+    fn new(parts: AppParts) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // Ids must differ between runs, not be secret.
+        let id_key = *blake3::keyed_hash(&parts.server_secret, &now.as_nanos().to_le_bytes()).as_bytes();
+        Self {
+            metrics: Metrics::default(),
+            drain: Drain::default(),
+            preparing: Arc::new(Semaphore::new(parts.limits.num_preparing_max.max(1))),
+            created_unix_s: now.as_secs(),
+            tenants: Mutex::default(),
+            id_key,
+            num_ids: AtomicU64::new(0),
+            parts,
+        }
+    }
+
+    /// The tenant with this name: its number for fair queueing and its secret salt.
+    pub fn tenant(&self, name: &str) -> Tenant {
+        // Names come from the key file, which bounds their number.
+        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tenant) = tenants.get(name) {
+            return tenant.clone();
+        }
+        let tenant = Tenant {
+            name: name.into(),
+            id: TenantId(tenants.len() as u64),
+            salt: tenant_salt(&self.parts.server_secret, name),
+        };
+        tenants.insert(name.to_owned(), tenant.clone());
+        tenant
+    }
+
+    /// A new id with this prefix, unique over restarts.
+    pub fn new_id(&self, prefix: &str) -> String {
+        let number = self.num_ids.fetch_add(1, Ordering::Relaxed);
+        let hex = blake3::keyed_hash(&self.id_key, &number.to_le_bytes()).to_hex();
+        format!("{prefix}-{}", &hex[..24])
+    }
+
+    /// Checks that the model a request names is the one that is served.
+    pub fn check_model(&self, asked: Option<&str>) -> Result<(), ApiError> {
+        let served = &self.parts.engine.info().name;
+        match asked {
+            Some(model) if model != served => {
+                Err(ApiError::UnknownModel { model: super::fields::quoted(model), served: served.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The salt of a tenant: only this server can compute it, and it outlives the tenant's API keys.
+fn tenant_salt(server_secret: &[u8; 32], tenant: &str) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key(SALT_CONTEXT);
+    // The secret has a fixed length, so that no other pair of secret and name gives the same bytes.
+    hasher.update(server_secret);
+    hasher.update(tenant.as_bytes());
+    *hasher.finalize().as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn salts_differ_by_tenant_and_by_secret_and_last() {
+        let salt = tenant_salt(&[1; 32], "a");
+        assert_eq!(salt, tenant_salt(&[1; 32], "a"));
+        assert_ne!(salt, tenant_salt(&[1; 32], "b"));
+        assert_ne!(salt, tenant_salt(&[2; 32], "a"));
+    }
+}

@@ -1,0 +1,10 @@
+//! The runtime: engine thread, HTTP surface and command line, tied together; the binary `memos` is a thin shell around it.
+#![forbid(unsafe_code)]
+
+mod bundled;
+pub mod cli;
+pub mod client;
+pub mod data_dir;
+pub mod engine;
+pub mod environment;
+pub mod http;

@@ -1,0 +1,272 @@
+//! `Scheduler`: owns the sequences and the block pool between steps. `batch` plans a step, `commit` applies it.
+use std::collections::HashMap;
+
+use crate::block_pool::{BlockCounts, BlockPool, Holdings, MAX_BLOCKS};
+use crate::error::{AddError, ConfigError};
+use crate::ids::SequenceId;
+use crate::key::{BuildKeyHasher, KvKey, block_keys};
+use crate::sequence::{NewSequence, Phase, Sequence};
+use crate::tenants::{TenantStats, Tenants};
+
+/// The scheduler's limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SchedulerConfig {
+    /// KV blocks in the device pool.
+    pub num_blocks: usize,
+    /// Tokens per block.
+    pub block_size: usize,
+    /// Rows of one step: decodes and prefill together. At least `max_running`.
+    pub max_batch_tokens: usize,
+    /// Sequences that hold blocks at the same time.
+    pub max_running: usize,
+    /// Sequences in all queues together. Preempted ones come back even when a queue is full.
+    pub max_waiting: usize,
+    /// Sequences in one tenant's queue.
+    pub max_waiting_per_tenant: usize,
+}
+
+/// What the scheduler holds now, and what it has done since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SchedulerStats {
+    /// Sequences in the queues.
+    pub num_waiting: usize,
+    /// Sequences in the batch.
+    pub num_running: usize,
+    /// Blocks by place.
+    pub blocks: BlockCounts,
+    /// Tokens that first admissions found cached. Bypassing sequences count neither here nor as misses.
+    pub prefix_hits_tokens: u64,
+    /// Tokens that first admissions had to compute.
+    pub prefix_misses_tokens: u64,
+    /// Sequences sent back to waiting because blocks ran out.
+    pub preemptions: u64,
+    /// Cached blocks given up for others.
+    pub evictions: u64,
+    /// Blocks that were computed although another sequence had published them meanwhile; the copies were freed.
+    pub deduplicated_blocks: u64,
+}
+
+/// Continuous batching over a block pool with a prefix cache. See the crate's description for the cycle of calls.
+pub struct Scheduler {
+    pub(crate) config: SchedulerConfig,
+    pub(crate) pool: BlockPool,
+    pub(crate) sequences: HashMap<SequenceId, Sequence>,
+    /// In order of arrival. The first is never preempted, so there is always progress.
+    pub(crate) running: Vec<SequenceId>,
+    pub(crate) tenants: Tenants,
+    /// The block that each running sequence will fill next, when its tokens are known; valid within one `schedule`.
+    pub(crate) frontiers: HashMap<KvKey, SequenceId, BuildKeyHasher>,
+    pub(crate) totals: Totals,
+    pub(crate) num_steps: u64,
+    /// The number of the step that was planned and not yet committed or reverted.
+    pub(crate) in_flight: Option<u64>,
+    next_id: SequenceId,
+}
+
+/// The counters of [`SchedulerStats`] that only grow, less what the pool counts itself.
+#[derive(Default)]
+pub(crate) struct Totals {
+    pub(crate) prefix_hits_tokens: u64,
+    pub(crate) prefix_misses_tokens: u64,
+    pub(crate) preemptions: u64,
+    pub(crate) deduplicated_blocks: u64,
+}
+
+impl SchedulerConfig {
+    /// Blocks that hold `num_tokens` tokens.
+    pub fn blocks_for(&self, num_tokens: usize) -> usize {
+        num_tokens.div_ceil(self.block_size)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        let limits = [
+            ("num_blocks", self.num_blocks),
+            ("block_size", self.block_size),
+            ("max_batch_tokens", self.max_batch_tokens),
+            ("max_running", self.max_running),
+            ("max_waiting", self.max_waiting),
+            ("max_waiting_per_tenant", self.max_waiting_per_tenant),
+        ];
+        if let Some((name, _)) = limits.into_iter().find(|&(_, limit)| limit == 0) {
+            return Err(ConfigError::Zero { name });
+        }
+        if self.num_blocks > MAX_BLOCKS {
+            return Err(ConfigError::TooManyBlocks { num_blocks: self.num_blocks, max: MAX_BLOCKS });
+        }
+        if self.max_batch_tokens < self.max_running {
+            let (max_batch_tokens, max_running) = (self.max_batch_tokens, self.max_running);
+            return Err(ConfigError::BatchBelowRunning { max_batch_tokens, max_running });
+        }
+        Ok(())
+    }
+}
+
+impl Scheduler {
+    /// A scheduler with an empty pool and no sequences.
+    ///
+    /// # Errors
+    /// When a limit is 0 or limits contradict each other.
+    pub fn new(config: SchedulerConfig) -> Result<Scheduler, ConfigError> {
+        config.validate()?;
+        Ok(Scheduler {
+            config,
+            pool: BlockPool::new(config.num_blocks),
+            sequences: HashMap::new(),
+            running: Vec::with_capacity(config.max_running),
+            tenants: Tenants::new(),
+            frontiers: HashMap::default(),
+            totals: Totals::default(),
+            num_steps: 0,
+            in_flight: None,
+            next_id: SequenceId::FIRST,
+        })
+    }
+
+    /// Puts a sequence at the end of its tenant's queue. May be called while a step is in flight.
+    ///
+    /// # Errors
+    /// When a queue is full, the sequence could never fit, or the request contradicts itself.
+    pub fn add(&mut self, new: NewSequence) -> Result<SequenceId, AddError> {
+        self.check_new(&new)?;
+        debug_assert_eq!(new.block_keys, block_keys(new.root, &new.tokens, self.config.block_size), "foreign keys");
+        let id = self.next_id;
+        self.next_id = id.next();
+        self.tenants.arrive(new.tenant, id);
+        self.sequences.insert(id, Sequence::new(id, new));
+        Ok(id)
+    }
+
+    /// Drops a waiting or running sequence; its full blocks stay cached. False when there is no such sequence.
+    ///
+    /// # Panics
+    /// While a step is in flight: its rows may still be read and written.
+    pub fn cancel(&mut self, id: SequenceId) -> bool {
+        assert!(self.in_flight.is_none(), "cancel({id}) within a step: this is a bug");
+        let Some(sequence) = self.sequences.remove(&id) else {
+            return false;
+        };
+        match sequence.phase {
+            Phase::Waiting { .. } => self.tenants.leave_queue(sequence.tenant(), id),
+            Phase::Running => self.retire(sequence),
+        }
+        true
+    }
+
+    /// The sequence, while it waits or runs.
+    pub fn sequence(&self, id: SequenceId) -> Option<&Sequence> {
+        self.sequences.get(&id)
+    }
+
+    /// No sequence waits or runs.
+    pub fn is_idle(&self) -> bool {
+        self.sequences.is_empty()
+    }
+
+    /// Counts of now and totals so far; constant time.
+    pub fn stats(&self) -> SchedulerStats {
+        SchedulerStats {
+            num_waiting: self.tenants.num_waiting(),
+            num_running: self.running.len(),
+            blocks: self.pool.counts(),
+            prefix_hits_tokens: self.totals.prefix_hits_tokens,
+            prefix_misses_tokens: self.totals.prefix_misses_tokens,
+            preemptions: self.totals.preemptions,
+            evictions: self.pool.num_evictions(),
+            deduplicated_blocks: self.totals.deduplicated_blocks,
+        }
+    }
+
+    /// Each tenant that has sequences, in order of id.
+    pub fn tenant_stats(&self) -> Vec<TenantStats> {
+        self.tenants.stats()
+    }
+
+    /// Forgets all cached blocks that no running sequence uses.
+    pub fn clear_cache(&mut self) {
+        self.pool.clear_cached();
+    }
+
+    /// Checks conservation of blocks (free + filling + cached + leased is all of them, each in one place), the prefix
+    /// tree, and that sequences, queues and block tables agree. O(blocks + tokens): for tests and idle moments.
+    ///
+    /// # Panics
+    /// When any of it does not hold.
+    pub fn check_invariants(&self) {
+        let mut held = Holdings::default();
+        for sequence in self.sequences.values() {
+            sequence.table.collect_holdings(&mut held);
+            self.check_sequence(sequence);
+        }
+        self.pool.check_invariants(&held);
+        self.tenants.check_invariants();
+        assert!(self.running.is_sorted());
+        assert!(self.running.len() <= self.config.max_running);
+        assert_eq!(self.running.len() + self.tenants.num_waiting(), self.sequences.len());
+    }
+
+    /// Takes a sequence out of the batch and gives its blocks back. It is no longer in the map.
+    pub(crate) fn retire(&mut self, mut sequence: Sequence) {
+        sequence.table.release(&mut self.pool);
+        self.running.retain(|&running| running != sequence.id());
+        self.tenants.leave_batch(sequence.tenant());
+    }
+
+    /// Sends a running sequence back to its queue without blocks. Its full blocks stay cached: it finds on
+    /// readmission what is left of them.
+    pub(crate) fn send_back(&mut self, id: SequenceId) -> &mut Sequence {
+        let sequence = self.sequences.get_mut(&id).expect("a running sequence is known: this is a bug");
+        sequence.table.release(&mut self.pool);
+        sequence.num_computed = 0;
+        sequence.phase = Phase::Waiting { follows: None };
+        self.running.retain(|&running| running != id);
+        self.tenants.send_back(sequence.tenant(), id);
+        sequence
+    }
+
+    /// The sequence of an id that the scheduler itself noted down.
+    pub(crate) fn known(&self, id: SequenceId) -> &Sequence {
+        self.sequences.get(&id).expect("a noted sequence is known: this is a bug")
+    }
+
+    fn check_new(&self, new: &NewSequence) -> Result<(), AddError> {
+        let SchedulerConfig { num_blocks, block_size, max_waiting, max_waiting_per_tenant, .. } = self.config;
+        if new.tokens.is_empty() {
+            return Err(AddError::EmptyPrompt);
+        }
+        let expected = new.tokens.len() / block_size;
+        if new.block_keys.len() != expected {
+            return Err(AddError::WrongKeyCount { expected, got: new.block_keys.len() });
+        }
+        let needed_blocks = self.config.blocks_for(new.tokens.len().saturating_add(new.max_new_tokens));
+        if needed_blocks > num_blocks {
+            return Err(AddError::TooLong { needed_blocks, num_blocks });
+        }
+        if self.tenants.num_waiting() >= max_waiting {
+            return Err(AddError::QueueFull { max_waiting });
+        }
+        if self.tenants.num_waiting_of(new.tenant) >= max_waiting_per_tenant {
+            return Err(AddError::TenantQueueFull { tenant: new.tenant, max_waiting_per_tenant });
+        }
+        Ok(())
+    }
+
+    fn check_sequence(&self, sequence: &Sequence) {
+        let (id, block_size) = (sequence.id(), self.config.block_size);
+        assert_eq!(sequence.block_keys.len(), sequence.tokens.len() / block_size, "{id}");
+        assert_eq!(sequence.phase == Phase::Running, self.running.contains(&id), "{id}");
+        if sequence.phase != Phase::Running {
+            assert!(sequence.table.is_empty() && sequence.num_computed == 0, "{id} waits and has blocks");
+            return;
+        }
+        sequence.table.check_invariants(&self.pool, &sequence.block_keys);
+        assert!(sequence.num_computed < sequence.tokens.len(), "{id} has nothing to compute");
+        assert_eq!(
+            sequence.table.num_full(),
+            sequence.num_computed / block_size,
+            "{id}: a full block is not published"
+        );
+        if self.in_flight.is_none() {
+            assert_eq!(sequence.table.len(), self.config.blocks_for(sequence.num_computed), "{id} has spare blocks");
+        }
+    }
+}
