@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::KernelError;
 use crate::cpu::simd::Level;
 use crate::cpu::simd::aligned::AlignedVec;
+use crate::cpu::simd::bf16_dot::Bf16Dot;
 use crate::cpu::threads::ThreadPool;
 
 /// CPU instruction sets that the kernels are written for; a better one is greater.
@@ -69,6 +70,11 @@ pub struct CpuOptions {
     pub isa: Option<Isa>,
 }
 
+/// One chain of fused multiply-adds for each element.
+pub(crate) const NUMERICS_FMA: &str = "cpu-fma-1";
+/// The same, but products of bf16 weights are dot products of bf16 pairs.
+pub(crate) const NUMERICS_BF16_DOT: &str = "cpu-dpbf16-1";
+
 /// Memory that a thread of the pool keeps between parts.
 pub(crate) type Scratch = AlignedVec;
 
@@ -76,6 +82,8 @@ pub(crate) type Scratch = AlignedVec;
 pub struct Device {
     isa: Isa,
     level: Level,
+    /// How products of bf16 weights are computed when it is not by widening them.
+    bf16_dot: Option<Bf16Dot>,
     pool: ThreadPool,
     /// No workers: for work that is over before a worker is awake.
     caller_alone: ThreadPool,
@@ -101,8 +109,9 @@ impl Device {
             options.num_threads.unwrap_or_else(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
         let pool = ThreadPool::new(num_threads)?;
         let scratch = (0..pool.num_threads()).map(|_| Mutex::new(Scratch::new())).collect();
+        let bf16_dot = if isa == Isa::Avx512Bf16 { Bf16Dot::detect() } else { None };
         let caller_alone = ThreadPool::new(NonZeroUsize::MIN)?;
-        Ok(Self { isa, level, pool, caller_alone, scratch, shared_scratch: Mutex::default() })
+        Ok(Self { isa, level, bf16_dot, pool, caller_alone, scratch, shared_scratch: Mutex::default() })
     }
 
     /// Threads that compute, the caller of an operation included.
@@ -120,10 +129,7 @@ impl Device {
     /// AVX-512, AVX2 and portable share one (one chain of fused multiply-adds per element); the bf16 dot product of
     /// AVX-512-BF16 rounds otherwise and has its own.
     pub fn numerics_id(&self) -> &'static str {
-        match self.isa {
-            Isa::Portable | Isa::Avx2 | Isa::Avx512 => "cpu-fma-1",
-            Isa::Avx512Bf16 => "cpu-dpbf16-1",
-        }
+        if self.bf16_dot.is_some() { NUMERICS_BF16_DOT } else { NUMERICS_FMA }
     }
 
     /// One line for people: backend, instruction set, threads.
@@ -134,6 +140,19 @@ impl Device {
 
     pub(crate) fn level(&self) -> Level {
         self.level
+    }
+
+    pub(crate) fn bf16_dot(&self) -> Option<Bf16Dot> {
+        self.bf16_dot
+    }
+
+    /// A device that computes products of bf16 weights as AVX-512-BF16 does, on any processor.
+    #[cfg(test)]
+    pub(crate) fn with_emulated_bf16_dot() -> Self {
+        use crate::cpu::simd::bf16_dot::Emulated;
+        let mut device = crate::testing::device(Isa::Portable, 2);
+        device.bf16_dot = Some(Bf16Dot::Emulated(Emulated::default()));
+        device
     }
 
     pub(crate) fn pool(&self) -> &ThreadPool {

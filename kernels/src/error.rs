@@ -119,6 +119,16 @@ pub enum KernelError {
         /// The value the last entry must have.
         end: usize,
     },
+    /// A matrix was packed for a device with other arithmetic.
+    #[error("{op}: the matrix was packed for {packed_for}, this device computes {device}")]
+    PackedForOther {
+        /// The operation.
+        op: &'static str,
+        /// Numerics id of the device that packed the matrix.
+        packed_for: &'static str,
+        /// Numerics id of the device at hand.
+        device: &'static str,
+    },
     /// Bytes whose count does not match the number of elements they stand for.
     #[error("{what}: {got} bytes of {dtype}, expected {expected}")]
     Bytes {

@@ -11,7 +11,7 @@ from corpus import Chat, Recipe, make_chat
 from vocabulary import Split
 
 # Tokens outside the answers teach the language of the chats, but most of them cannot be foreseen.
-CONTEXT_WEIGHT = 0.02
+CONTEXT_WEIGHT = 0.05
 # Positions reach this far, although rows are shorter (see stretched_positions).
 POSITION_MAX = 2560
 NO_CHAT = -1

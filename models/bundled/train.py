@@ -51,8 +51,8 @@ LONGEST = Bucket(2048, Recipe(memories=(8, 90), turns=(8, 40), notes=(0, 30)), 0
 CURRICULUM = (
     (0, {SHORT: 1.0}),
     (600, {SHORT: 0.7, MEDIUM: 0.3}),
-    (2000, {SHORT: 0.25, MEDIUM: 0.55, LONG: 0.2}),
-    (2800, {SHORT: 0.15, MEDIUM: 0.45, LONG: 0.3, LONGEST: 0.1}),
+    (1500, {SHORT: 0.3, MEDIUM: 0.6, LONG: 0.1}),
+    (2800, {SHORT: 0.15, MEDIUM: 0.5, LONG: 0.25, LONGEST: 0.1}),
 )
 
 
@@ -149,6 +149,8 @@ class Run:
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"]):
             optimizer.load_state_dict(saved)
+            for group in optimizer.param_groups:
+                group["weight_decay"] = optimizer.defaults["weight_decay"]
         self.step, self.num_tokens, self.seconds = state["step"], state["num_tokens"], state["seconds"]
 
 
@@ -157,7 +159,7 @@ def new_run(seed: int, device: torch.device) -> Run:
     model = Llama(LlamaShape()).to(device)
     inner = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     outer = [p for name, p in model.named_parameters() if p.ndim == 1 or "embed" in name]
-    muon = Muon(inner, lr=0.02)
+    muon = Muon(inner, lr=0.02, weight_decay=0.1)
     adam = torch.optim.AdamW(outer, lr=3e-3, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     return Run(model, [muon, adam])
 

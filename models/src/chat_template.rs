@@ -112,25 +112,25 @@ impl ChatTemplate {
         let messages = messages::normalized(input.messages)?;
         let tools = input.tools.filter(|tools| tools.as_array().is_none_or(|list| !list.is_empty()));
         let template = self.template(tools)?;
-        let mut variables: BTreeMap<&str, TemplateValue> = BTreeMap::new();
+        let mut variables: BTreeMap<String, TemplateValue> = BTreeMap::new();
         // Templates test these for none rather than for being defined.
-        variables.insert("documents", TemplateValue::from(()));
+        variables.insert("documents".to_owned(), TemplateValue::from(()));
         for (name, token) in &self.special {
-            variables.insert(name, TemplateValue::from(token.as_str()));
+            variables.insert((*name).to_owned(), TemplateValue::from(token.as_str()));
         }
         for (name, value) in input.kwargs {
-            variables.insert(name, TemplateValue::from(Serde(value)));
+            variables.insert(name.clone(), TemplateValue::from(Serde(value)));
         }
-        variables.insert("messages", TemplateValue::from(Serde(&messages)));
-        variables.insert("tools", tools.map_or(TemplateValue::from(()), |tools| TemplateValue::from(Serde(tools))));
+        variables.insert("messages".to_owned(), TemplateValue::from(Serde(&messages)));
+        let tools = tools.map_or(TemplateValue::from(()), |tools| TemplateValue::from(Serde(tools)));
+        variables.insert("tools".to_owned(), tools);
         let opens_turn = input.add_generation_prompt == Continuation::AssistantTurn;
-        variables.insert("add_generation_prompt", TemplateValue::from(opens_turn));
-        let text = template.render(TemplateValue::from_iter(variables)).map_err(|source| {
-            match functions::raised(&source) {
+        variables.insert("add_generation_prompt".to_owned(), TemplateValue::from(opens_turn));
+        let text =
+            template.render(TemplateValue::from(variables)).map_err(|source| match functions::raised(&source) {
                 Some(message) => ModelError::TemplateRefused { message },
                 None => ModelError::TemplateRender { source },
-            }
-        })?;
+            })?;
         match input.add_generation_prompt {
             Continuation::FinalMessage => cut_behind_final_message(text, &messages),
             Continuation::AssistantTurn | Continuation::Nothing => Ok(text),

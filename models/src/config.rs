@@ -128,11 +128,6 @@ impl ModelConfig {
         let scaled = self.rope.scaled_context_len().unwrap_or(0);
         self.max_position_embeddings.max(scaled).min(MAX_POSITIONS)
     }
-
-    /// Width of a fused row of query, key and value heads.
-    pub(crate) fn qkv_size(&self) -> usize {
-        (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
-    }
 }
 
 /// The first of `architectures`, else `model_type`.

@@ -244,7 +244,6 @@ impl Layer {
         let hidden = config.hidden_size;
         let head_dim = config.head_dim;
         let (query_size, kv_size) = (config.num_heads * head_dim, config.num_kv_heads * head_dim);
-        debug_assert_eq!(query_size + 2 * kv_size, config.qkv_size());
         let norm = |weights: &mut Weights, name: &str, len: usize| {
             let weight = format!("{name}.weight");
             weights.vector(&[part(&weight, len)], 1.0)

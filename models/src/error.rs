@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use kernels::KernelError;
 
+use crate::InvalidParameter;
+
 /// Why a model could not be found, loaded or run.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
@@ -402,16 +404,4 @@ pub enum ModelError {
         /// Elements times size.
         bytes: u128,
     },
-}
-
-/// A request parameter that is out of its range.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("{name} is {value}, allowed: {allowed}")]
-pub struct InvalidParameter {
-    /// Name of the parameter as clients write it.
-    pub name: &'static str,
-    /// The value given.
-    pub value: String,
-    /// The allowed range, in words.
-    pub allowed: &'static str,
 }

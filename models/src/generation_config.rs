@@ -49,9 +49,14 @@ impl GenerationConfig {
         let number = |name| Ok::<_, ModelError>(fields.number(name)?.map(|value| value as f32));
         // 0 and -1 are both in use for "no top-k".
         let top_k = fields.number("top_k")?.filter(|k| *k >= 1.0 && *k <= f64::from(u32::MAX)).map(|k| k as u32);
+        // transformers decodes greedily where sampling is switched off by name; where it is absent, makers mean sampling.
+        let temperature = match fields.flag("do_sample")? {
+            Some(false) => Some(0.0),
+            Some(true) | None => number("temperature")?,
+        };
         Ok(Self {
             eos_token_ids: fields.token_ids("eos_token_id")?,
-            temperature: number("temperature")?,
+            temperature,
             top_p: number("top_p")?,
             top_k,
             min_p: number("min_p")?,
@@ -75,6 +80,14 @@ mod tests {
         assert_eq!((config.eos_token_ids, config.top_k, config.temperature), (vec![2], None, Some(0.6)));
         let config = read(r#"{"eos_token_id": [3, 1], "top_k": 20, "top_p": 0.95}"#).expect("valid");
         assert_eq!((config.eos_token_ids, config.top_k, config.top_p), (vec![3, 1], Some(20), Some(0.95)));
+    }
+
+    #[test]
+    fn sampling_that_is_switched_off_means_greedy() {
+        let temperature = |json| read(json).expect("valid").temperature;
+        assert_eq!(temperature(r#"{"do_sample": false, "temperature": 0.6}"#), Some(0.0));
+        assert_eq!(temperature(r#"{"do_sample": true, "temperature": 0.6}"#), Some(0.6));
+        assert_eq!(temperature("{}"), None);
     }
 
     #[test]

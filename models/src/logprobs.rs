@@ -1,6 +1,6 @@
 //! Log-probabilities of raw logits, before penalties and temperature: what clients see as `logprobs`.
 
-use crate::sampler::order_key;
+use crate::softmax::{exp_nonpositive, largest_keys};
 
 /// The log-probability of one token and of the most likely ones at its place.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,27 +19,13 @@ pub struct TokenLogprob {
 /// When `token` is not below `logits.len()`.
 pub fn log_softmax_top(logits: &[f32], token: u32, num_top: usize) -> TokenLogprob {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|logit| f64::from((logit - max).exp())).sum();
+    let sum: f64 = logits.iter().map(|logit| f64::from(exp_nonpositive(logit - max))).sum();
     let normalizer = f64::from(max) + sum.ln();
     let logprob = |token: u32| (f64::from(logits[token as usize]) - normalizer) as f32;
-    let top = largest(logits, num_top).into_iter().map(|token| (token, logprob(token))).collect();
+    let mut keys = Vec::with_capacity(num_top);
+    largest_keys(logits, num_top, &mut keys);
+    let top = keys.into_iter().map(|key| (key as u32, logprob(key as u32))).collect();
     TokenLogprob { token, logprob: logprob(token), top }
-}
-
-/// Ids of the `count` largest logits, largest first, the lower id on a tie. One pass: few are ever kept.
-fn largest(logits: &[f32], count: usize) -> Vec<u32> {
-    let mut kept: Vec<u64> = Vec::with_capacity(count + 1);
-    for (id, logit) in logits.iter().enumerate() {
-        let key = order_key(*logit, id as u32);
-        if kept.len() == count {
-            match kept.last() {
-                Some(last) if key < *last => kept.pop(),
-                _ => continue,
-            };
-        }
-        kept.insert(kept.partition_point(|other| *other < key), key);
-    }
-    kept.into_iter().map(|key| key as u32).collect()
 }
 
 #[cfg(test)]

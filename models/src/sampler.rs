@@ -5,10 +5,13 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
+use crate::softmax::{draw_index, exp_nonpositive, largest_keys, largest_logit, logit_of, order_key};
 use crate::{InvalidParameter, ModelError, SamplingParams};
 
 /// Candidates that top-p sorts at first; it takes four times more when these do not reach the mass.
 const FIRST_HEAD_LEN: usize = 64;
+/// Largest top-k for which candidates are inserted into a sorted list instead of being selected from all.
+const INSERTION_MAX: usize = 256;
 
 /// The sampler of one sequence.
 #[derive(Debug, Clone)]
@@ -60,16 +63,15 @@ impl Sampler {
         if logits.len() != self.vocab_size {
             return Err(ModelError::LogitCount { expected: self.vocab_size, got: logits.len() });
         }
-        let (best, _) = largest_logit(logits)?;
         let is_plain = self.params.logit_bias.is_empty() && self.seen.is_empty();
         let token = if is_plain && self.params.temperature == 0.0 {
-            best
+            largest_logit(logits)?.0
         } else {
             let mut adjusted = std::mem::take(&mut self.logits);
             adjusted.clear();
             adjusted.extend_from_slice(logits);
             self.adjust(&mut adjusted);
-            let token = self.choose(&adjusted);
+            let token = self.choose(&mut adjusted);
             self.logits = adjusted;
             token?
         };
@@ -100,48 +102,61 @@ impl Sampler {
         }
     }
 
-    fn choose(&mut self, logits: &[f32]) -> Result<u32, ModelError> {
+    /// Chooses from adjusted logits, which are used up: they become weights.
+    fn choose(&mut self, logits: &mut Vec<f32>) -> Result<u32, ModelError> {
         let (best, max) = largest_logit(logits)?;
         let SamplingParams { temperature, top_p, top_k, min_p, .. } = self.params;
         if temperature == 0.0 {
             return Ok(best);
         }
         let draw = uniform(self.seed, self.step);
-        let weight = |logit: f32| ((logit - max) / temperature).exp();
+        let weight = |logit: f32| {
+            let weight = exp_nonpositive((logit - max) / temperature);
+            if weight < min_p { 0.0 } else { weight }
+        };
         let top_k = top_k.map(|k| k as usize).filter(|k| *k < logits.len());
         if top_k.is_none() && top_p == 1.0 {
-            let weights = logits.iter().map(|logit| weight(*logit)).map(|w| if w < min_p { 0.0 } else { w });
-            return Ok(draw_index(weights, draw).map_or(best, |index| index as u32));
+            logits.iter_mut().for_each(|logit| *logit = weight(*logit));
+            return Ok(draw_index(logits, draw).map_or(best, |index| index as u32));
         }
-        let candidates = &mut self.candidates;
-        candidates.clear();
-        candidates.extend(logits.iter().enumerate().map(|(id, logit)| order_key(*logit, id as u32)));
-        let kept = keep_most_likely(candidates, top_k, top_p, &weight);
-        let weights = kept.iter().map(|key| weight(logit_of(*key))).map(|w| if w < min_p { 0.0 } else { w });
-        Ok(draw_index(weights, draw).map_or(best, |index| kept[index] as u32))
+        let weight_of_all = |logit: f32| exp_nonpositive((logit - max) / temperature);
+        let kept = keep_most_likely(logits, Limits { top_k, top_p }, &mut self.candidates, weight_of_all);
+        logits.clear();
+        logits.extend(kept.iter().map(|key| weight(logit_of(*key))));
+        Ok(draw_index(logits, draw).map_or(best, |index| kept[index] as u32))
     }
 }
 
-/// The `top_k` most likely candidates, and of those the fewest whose weights reach `top_p` of their sum; sorted.
-fn keep_most_likely<'a>(
-    candidates: &'a mut [u64],
+/// How many candidates stay.
+struct Limits {
     top_k: Option<usize>,
     top_p: f32,
-    weight: &impl Fn(f32) -> f32,
+}
+
+/// The `top_k` most likely tokens, and of those the fewest whose weights reach `top_p` of their sum: order keys, sorted.
+fn keep_most_likely<'a>(
+    logits: &[f32],
+    limits: Limits,
+    candidates: &'a mut Vec<u64>,
+    weight: impl Fn(f32) -> f32,
 ) -> &'a [u64] {
-    let candidates = match top_k {
-        Some(k) => {
-            candidates.select_nth_unstable(k - 1);
-            &mut candidates[..k]
+    match limits.top_k {
+        Some(k) if k <= INSERTION_MAX => largest_keys(logits, k, candidates),
+        _ => {
+            candidates.clear();
+            candidates.extend(logits.iter().enumerate().map(|(id, logit)| order_key(*logit, id as u32)));
+            if let Some(k) = limits.top_k {
+                candidates.select_nth_unstable(k - 1);
+                candidates.truncate(k);
+            }
         }
-        None => candidates,
-    };
-    if top_p == 1.0 {
+    }
+    if limits.top_p == 1.0 {
         candidates.sort_unstable();
         return candidates;
     }
     let weight_of = |key: &u64| f64::from(weight(logit_of(*key)));
-    let mass = f64::from(top_p) * candidates.iter().map(weight_of).sum::<f64>();
+    let mass = f64::from(limits.top_p) * candidates.iter().map(weight_of).sum::<f64>();
     let mut reached = 0.0;
     let mut sorted_len = 0;
     let mut head_len = FIRST_HEAD_LEN;
@@ -156,59 +171,13 @@ fn keep_most_likely<'a>(
         for (index, key) in rest[..take].iter().enumerate() {
             reached += weight_of(key);
             if reached >= mass {
-                return &candidates[..sorted_len + index + 1];
+                return &candidates[..=sorted_len + index];
             }
         }
         sorted_len += take;
         head_len *= 4;
     }
     candidates
-}
-
-/// An index with probability in proportion to its weight; `draw` is uniform in 0..1. `None` when all weights are 0.
-fn draw_index(weights: impl Iterator<Item = f32> + Clone, draw: f64) -> Option<usize> {
-    let target = draw * weights.clone().map(f64::from).sum::<f64>();
-    let mut passed = 0.0;
-    let mut last = None;
-    for (index, weight) in weights.enumerate().filter(|(_, weight)| *weight > 0.0) {
-        passed += f64::from(weight);
-        last = Some(index);
-        if passed > target {
-            break;
-        }
-    }
-    last
-}
-
-/// The largest logit and its token, the lowest id on a tie.
-fn largest_logit(logits: &[f32]) -> Result<(u32, f32), ModelError> {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (token, &value) in logits.iter().enumerate() {
-        if value.is_nan() || value == f32::INFINITY {
-            return Err(ModelError::NotFiniteLogit { token: token as u32, value });
-        }
-        if value > best.1 {
-            best = (token as u32, value);
-        }
-    }
-    if best.1 == f32::NEG_INFINITY {
-        return Err(ModelError::NotFiniteLogit { token: 0, value: best.1 });
-    }
-    Ok(best)
-}
-
-/// A number whose ascending order is: larger logit first, then lower id. The id is its lower half.
-pub(crate) fn order_key(logit: f32, id: u32) -> u64 {
-    // Adding zero makes -0 and 0 equal. Flipping all bits of negative numbers and the sign of others orders them.
-    let bits = (logit + 0.0).to_bits();
-    let ascending = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
-    u64::from(!ascending) << 32 | u64::from(id)
-}
-
-/// The logit in an order key.
-fn logit_of(key: u64) -> f32 {
-    let ascending = !((key >> 32) as u32);
-    f32::from_bits(if ascending >> 31 == 1 { ascending & !(1 << 31) } else { !ascending })
 }
 
 /// A number in 0..1 that is a function of seed and step alone, so that batching cannot change a request's choices:

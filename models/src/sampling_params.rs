@@ -1,7 +1,5 @@
 //! What a request may say about sampling, with the ranges that are allowed.
 
-use crate::InvalidParameter;
-
 /// How tokens are chosen from logits. [`Default`]: from the model's own distribution.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingParams {
@@ -24,6 +22,18 @@ pub struct SamplingParams {
     pub seed: Option<u64>,
     /// Added to the logits of these tokens. -100 to 100.
     pub logit_bias: Vec<(u32, f32)>,
+}
+
+/// A request parameter that is out of its range.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{name} is {value}, allowed: {allowed}")]
+pub struct InvalidParameter {
+    /// Name of the parameter as clients write it.
+    pub name: &'static str,
+    /// The value given.
+    pub value: String,
+    /// The allowed range, in words.
+    pub allowed: &'static str,
 }
 
 impl Default for SamplingParams {

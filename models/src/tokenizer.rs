@@ -101,6 +101,12 @@ impl Tokenizer {
         text
     }
 
+    /// What the tokenizer library itself decodes: the reference for [`decode`](Self::decode).
+    #[cfg(test)]
+    pub(crate) fn decode_at_once(&self, tokens: &[u32], special: SpecialText) -> String {
+        self.vocabulary.tokenizer.decode(tokens, special == SpecialText::Skip).expect("decoding does not fail")
+    }
+
     /// Text of tokens that arrive one by one.
     pub fn decode_stream(&self, special: SpecialText, start: TextStart) -> DecodeStream {
         DecodeStream::new(Arc::clone(&self.vocabulary), special, start)

@@ -25,6 +25,9 @@ enum Origin {
     Dummy(DummyWeights),
 }
 
+/// The common type of some tensors, and the bytes of each in it.
+type TypedParts<'c> = (DType, Vec<Cow<'c, [u8]>>);
+
 /// A tensor by name and its first dimension.
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
@@ -138,7 +141,7 @@ impl<'a> Weights<'a> {
         checkpoint: &'c Checkpoint,
         in_features: usize,
         parts: &[Part],
-    ) -> Result<(DType, Vec<Cow<'c, [u8]>>), ModelError> {
+    ) -> Result<TypedParts<'c>, ModelError> {
         let read = |part: &Part| required(checkpoint, &part.name, &[part.len, in_features]);
         let stored = parts.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         let common = stored.iter().map(|tensor| tensor.dtype).reduce(|a, b| if a == b { a } else { DType::F32 });

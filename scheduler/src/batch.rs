@@ -63,13 +63,13 @@ impl Scheduler {
     pub fn schedule(&mut self) -> StepPlan {
         assert!(self.in_flight.is_none(), "the last step was neither committed nor reverted: this is a bug");
         let virtual_time_before = self.tenants.virtual_time();
-        let gate = self.make_room();
+        self.make_room();
         let prefills = self.running.iter().map(|&id| self.known(id)).filter(|sequence| !sequence.is_decoding());
         let mut batch = Batch {
             prefilling: prefills.map(|sequence| (sequence.tenant(), sequence.id())).collect(),
             planned: Vec::with_capacity(self.running.len()),
             budget: self.config.max_batch_tokens,
-            gate,
+            gate: Gate::Open,
         };
         self.plan_decodes(&mut batch);
         self.plan_prefills(&mut batch);
@@ -81,20 +81,18 @@ impl Scheduler {
         StepPlan { sequences: batch.planned, step: self.num_steps, virtual_time_before }
     }
 
-    /// Preempts until every decoding sequence, and the oldest sequence whatever it does, can have its next block.
-    /// When that took preemption, nobody is admitted: the blocks are needed by those who run.
-    fn make_room(&mut self) -> Gate {
-        let mut gate = Gate::Open;
+    /// Preempts until every decoding sequence, and the oldest sequence whatever it does, can have its next block. Then
+    /// there is something to compute in every step, and running out of blocks is never the end of it.
+    fn make_room(&mut self) {
         loop {
             let needed = self.running.iter().enumerate().filter(|&(age, &id)| {
                 let sequence = self.known(id);
                 (age == 0 || sequence.is_decoding()) && self.needs_block(sequence)
             });
             if needed.count() <= self.pool.num_available() {
-                return gate;
+                return;
             }
             self.preempt_one();
-            gate = Gate::Closed;
         }
     }
 
@@ -148,6 +146,7 @@ impl Scheduler {
         if let Some(tenant) = last_served
             && self.tenants.num_waiting() == 0
             && batch.prefilling.is_empty()
+            && batch.planned.iter().all(|planned| planned.yields_token == Yield::Token)
         {
             self.tenants.set_virtual_time(self.tenants.served(tenant).max(self.tenants.virtual_time()));
         }
@@ -165,9 +164,7 @@ impl Scheduler {
 
     fn line_up(&self, batch: &Batch) -> BinaryHeap<Reverse<Turn>> {
         let mut tenants: Vec<TenantId> = batch.prefilling.iter().map(|&(tenant, _)| tenant).collect();
-        if batch.gate == Gate::Open {
-            tenants.extend(self.tenants.with_waiting());
-        }
+        tenants.extend(self.tenants.with_waiting());
         tenants.sort_unstable();
         tenants.dedup();
         let turns = tenants.into_iter().map(|tenant| {
@@ -213,13 +210,10 @@ impl Scheduler {
     }
 
     /// Rows of a running sequence's prompt that fit into the budget and into blocks that are to be had without
-    /// preemption. The oldest sequence's next block is kept for it.
+    /// preemption.
     fn prefill_len(&self, id: SequenceId, batch: &Batch) -> usize {
         let sequence = self.known(id);
-        let oldest = self.running[0];
-        let oldest_waits = batch.prefilling.iter().any(|&(_, waiting)| waiting == oldest);
-        let kept = usize::from(oldest_waits && self.needs_block(self.known(oldest)));
-        let num_blocks = sequence.table.len() + self.pool.num_available().saturating_sub(kept);
+        let num_blocks = sequence.table.len() + self.pool.num_available();
         let room = num_blocks * self.config.block_size - sequence.num_computed;
         sequence.num_uncomputed().min(batch.budget).min(room)
     }

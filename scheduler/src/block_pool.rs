@@ -333,9 +333,10 @@ impl BlockPool {
             let block = self.eviction.oldest().expect("a cached leaf is always in the eviction order: this is a bug");
             self.eviction.remove(block);
             let Node { parent, num_children, num_users, .. } = self.nodes[block.as_usize()];
-            if num_children > 0 || num_users > 0 {
+            if num_children > 0 {
                 continue;
             }
+            debug_assert_eq!(num_users, 0, "a leased leaf is not in the order: this is a bug");
             let key = self.keys[block.as_usize()].take().expect("a Ready block has a key: this is a bug");
             self.index.remove(&key);
             let parent_node = &mut self.nodes[parent as usize];

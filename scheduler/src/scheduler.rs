@@ -270,3 +270,41 @@ impl Scheduler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{KeyRoot, PrefixReuse, Sampled, TenantId, Then};
+
+    #[test]
+    fn a_server_of_many_tenants_remembers_few() {
+        let config = SchedulerConfig {
+            num_blocks: 8,
+            block_size: 4,
+            max_batch_tokens: 8,
+            max_running: 1,
+            max_waiting: 1,
+            max_waiting_per_tenant: 1,
+        };
+        let key_root = KeyRoot {
+            model_fingerprint: [0; 32],
+            kv_dtype: "f32",
+            kv_layout: "test",
+            block_size: 4,
+            rope_fingerprint: [0; 32],
+            numerics_id: "test",
+            adapter: None,
+            tenant_salt: [0; 32],
+        };
+        let mut scheduler = Scheduler::new(config).expect("the configuration is legal");
+        for tenant in (0..2_000).map(TenantId) {
+            let (tokens, root, reuse) = (vec![1, 2, 3], key_root.key(), PrefixReuse::Exact);
+            let new = NewSequence { tenant, tokens, root, block_keys: Vec::new(), max_new_tokens: 1, reuse };
+            let id = scheduler.add(new).expect("the queue is empty");
+            let plan = scheduler.schedule();
+            scheduler.commit(plan, &[Sampled { id, token: 4, then: Then::Finish }]);
+        }
+        assert!(scheduler.is_idle());
+        assert!(scheduler.tenants.num_remembered() < 200, "{} tenants", scheduler.tenants.num_remembered());
+    }
+}

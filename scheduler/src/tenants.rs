@@ -36,6 +36,7 @@ pub(crate) struct Tenants {
     forget_above: usize,
 }
 
+#[derive(Default)]
 struct Tenant {
     served: u64,
     /// In order of arrival, so that a preempted sequence is again before all that came after it.
@@ -88,11 +89,7 @@ impl Tenants {
     pub(crate) fn arrive(&mut self, tenant: TenantId, id: SequenceId) {
         self.forget_settled();
         let virtual_time = self.virtual_time;
-        let entry = self.by_id.entry(tenant).or_insert_with(|| Tenant {
-            served: virtual_time,
-            waiting: BTreeSet::new(),
-            num_running: 0,
-        });
+        let entry = self.by_id.entry(tenant).or_default();
         if entry.waiting.is_empty() {
             entry.served = entry.served.max(virtual_time);
         }
@@ -153,6 +150,11 @@ impl Tenants {
         stats
     }
 
+    #[cfg(test)]
+    pub(crate) fn num_remembered(&self) -> usize {
+        self.by_id.len()
+    }
+
     /// # Panics
     /// When counts and queues contradict each other.
     pub(crate) fn check_invariants(&self) {
@@ -188,5 +190,46 @@ impl Tenants {
 impl Tenant {
     fn has_sequences(&self) -> bool {
         self.num_running > 0 || !self.waiting.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One sequence from arrival to finish, charged `cost` in one turn.
+    fn serve(tenants: &mut Tenants, tenant: TenantId, id: SequenceId, cost: u64) {
+        tenants.arrive(tenant, id);
+        tenants.admit(tenant, id);
+        tenants.set_virtual_time(tenants.served(tenant).max(tenants.virtual_time()));
+        tenants.charge(tenant, cost);
+        tenants.leave_batch(tenant);
+    }
+
+    #[test]
+    fn tenants_without_a_debt_are_forgotten() {
+        let mut tenants = Tenants::new();
+        let mut id = SequenceId::FIRST;
+        for tenant in 0..10_000 {
+            id = id.next();
+            serve(&mut tenants, TenantId(tenant), id, 10);
+            // Nobody is in line.
+            tenants.set_virtual_time(tenants.served(TenantId(tenant)));
+            tenants.check_invariants();
+            assert!(tenants.by_id.len() <= FORGET_ABOVE_MIN);
+        }
+    }
+
+    #[test]
+    fn debts_and_queues_are_remembered() {
+        let mut tenants = Tenants::new();
+        let mut id = SequenceId::FIRST;
+        serve(&mut tenants, TenantId(0), id, 1_000);
+        for tenant in 1..1_000 {
+            id = id.next();
+            tenants.arrive(TenantId(tenant), id);
+        }
+        assert_eq!((tenants.served(TenantId(0)), tenants.num_waiting()), (1_000, 999));
+        tenants.check_invariants();
     }
 }

@@ -4,14 +4,22 @@ mod engine;
 use std::collections::HashMap;
 
 use engine::{BLOCK_SIZE, CONFIG, Engine, prompt, request};
-use scheduler::{SchedulerConfig, SequenceId, TenantId};
+use scheduler::{SchedulerConfig, TenantId};
+
+fn num_waiting(engine: &Engine, tenant: u8) -> usize {
+    let stats = engine.scheduler.tenant_stats();
+    let of_tenant = stats.iter().find(|stats| stats.tenant == TenantId(u64::from(tenant)));
+    of_tenant.map_or(0, |stats| stats.num_waiting)
+}
 
 #[test]
 fn a_preempted_sequence_ends_as_an_uninterrupted_one() {
     let requests = || (0..6).map(|start| request(start % 2, &prompt(u32::from(start), 9 + usize::from(start)), 30));
     let run = |num_blocks| {
         let mut engine = Engine::new(SchedulerConfig { num_blocks, ..CONFIG });
-        requests().for_each(|new| drop(engine.add(new)));
+        for new in requests() {
+            engine.add(new);
+        }
         engine.run_until_idle();
         engine.finished.sort();
         (engine.finished, engine.scheduler.stats().preemptions)
@@ -48,21 +56,62 @@ fn a_sequence_is_admitted_only_when_its_prompt_fits_beside_those_that_run() {
     let mut engine = Engine::new(SchedulerConfig { num_blocks: 10, max_batch_tokens: 64, ..CONFIG });
     engine.add(request(0, &prompt(1, 16), 8));
     let large = engine.add(request(0, &prompt(2, 24), 1));
-    let small = engine.add(request(1, &prompt(3, 4), 1));
-    // 4 blocks and one to grow leave 5 of 10: too few for the large one, and the small one may not pass it for ever.
-    let admitted_at = |engine: &mut Engine, id: SequenceId| {
-        (1..100).find(|_| engine.step().iter().any(|planned| planned.id == id)).expect("it is admitted")
-    };
-    assert!(admitted_at(&mut engine, large) > 1);
+    // 4 blocks and one to grow leave 5 of 10; the large one needs 6, so it waits until the first is finished.
+    let first_step = (1..100).find(|_| engine.step().iter().any(|planned| planned.id == large));
+    assert_eq!(first_step, Some(9));
     engine.run_until_idle();
     assert_eq!(engine.scheduler.stats().preemptions, 0);
-    assert!(engine.finished.iter().any(|(id, _)| *id == small));
+}
+
+#[test]
+fn small_sequences_do_not_pass_a_large_one_for_ever() {
+    let mut engine = Engine::new(SchedulerConfig { num_blocks: 10, max_batch_tokens: 64, ..CONFIG });
+    let mut next = 1;
+    let mut keep_small_ones_waiting = |engine: &mut Engine| {
+        while num_waiting(engine, 1) < 3 {
+            next += 1;
+            engine.add(request(1, &prompt(next, 4), 8));
+        }
+    };
+    keep_small_ones_waiting(&mut engine);
+    engine.step();
+    let large = engine.add(request(0, &prompt(1, 30), 1));
+    let is_admitted = |_: &usize| {
+        keep_small_ones_waiting(&mut engine);
+        engine.step().iter().any(|planned| planned.id == large)
+    };
+    assert!((0..20).find(is_admitted).is_some());
+}
+
+#[test]
+fn a_reverted_step_is_not_charged() {
+    let mut engine = Engine::new(CONFIG);
+    engine.add(request(0, &prompt(1, 100), 1));
+    engine.add(request(1, &prompt(2, 100), 1));
+    let first = engine.scheduler.schedule();
+    let planned = first.sequences.clone();
+    engine.scheduler.revert(first);
+    assert_eq!(engine.step(), planned);
+}
+
+#[test]
+fn a_reverted_step_does_not_move_the_virtual_time() {
+    let mut engine = Engine::new(CONFIG);
+    engine.add(request(0, &prompt(1, 100), 1));
+    engine.step();
+    let plan = engine.scheduler.schedule();
+    engine.scheduler.revert(plan);
+    // A tenant that arrives now is level with the first as it was before its one step.
+    let newcomer = engine.add(request(1, &prompt(2, 10), 1));
+    assert_eq!(engine.step()[0].id, newcomer);
 }
 
 #[test]
 fn a_tenant_that_floods_does_not_starve_another() {
     let mut engine = Engine::new(SchedulerConfig { max_running: 4, ..CONFIG });
-    (0..30).for_each(|start| drop(engine.add(request(0, &prompt(start, 20), 10))));
+    for start in 0..30 {
+        engine.add(request(0, &prompt(start, 20), 10));
+    }
     (0..5).for_each(|_| drop(engine.step()));
     let polite = engine.add(request(1, &prompt(99, 20), 10));
     let mut num_flood_admissions = 0;
@@ -94,7 +143,7 @@ fn tenants_with_unlike_requests_get_equal_service() {
     for _ in 0..3_000 {
         // Both always have something waiting: one many short prompts, the other few long ones with long answers.
         for (tenant, prompt_len, max_new_tokens) in [(0, 5, 2), (1, 90, 40)] {
-            while engine.scheduler.num_waiting_of(TenantId(u64::from(tenant))) < 3 {
+            while num_waiting(&engine, tenant) < 3 {
                 next += 1;
                 engine.add(request(tenant, &prompt(next, prompt_len), max_new_tokens));
             }

@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from server import ROOT, run
+from server import ROOT, Server, run
 
 BUNDLED = ROOT / "models" / "bundled" / "model"
 CASES = ROOT / "tests" / "reference" / "cases"
@@ -161,6 +161,8 @@ def test_a_config_that_makes_no_sense(folder, change, word):
 
 def test_an_unknown_architecture_is_named(folder):
     edit_config(folder, model_type="brandnew", architectures=["BrandNewForCausalLM"])
+    refused(folder, "BrandNewForCausalLM")
+    edit_config(folder, architectures=None)
     refused(folder, "brandnew")
 
 
@@ -178,15 +180,19 @@ def test_a_broken_file_is_named(folder, name, content):
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model(folder):
-    """The bundled tokenizer has 1,024 tokens, the little checkpoint 200."""
-    refused(folder, "tokenizer", "200")
+    """The bundled tokenizer has 1,024 tokens, the little checkpoint 200: some texts cannot be answered, and are told so."""
+    with Server("--model", str(folder)) as server:
+        answer = server.post("/v1/completions", {"prompt": "Tell me about the library", "max_tokens": 2})
+        assert answer.status_code == 400, answer.text
+        assert "200" in answer.json()["error"]["message"]
+        assert server.post("/v1/completions", {"prompt": [5, 6, 7], "max_tokens": 2}).status_code == 200
 
 
 def test_a_broken_chat_template_is_named(folder):
     shutil.rmtree(folder)
     shutil.copytree(BUNDLED, folder)
     (folder / "chat_template.jinja").write_text("{% for message in messages %}")
-    refused(folder, "chat_template")
+    refused(folder, "chat template")
 
 
 def test_a_folder_that_is_not_there(tmp_path):
@@ -206,8 +212,6 @@ def test_contradicting_limits_are_named():
 
 def test_the_folder_of_the_bundled_model_is_a_model_like_others(tmp_path):
     """What is refused above is refused for its own fault: an intact copy starts."""
-    from server import Server
-
     copy = tmp_path / "intact"
     shutil.copytree(BUNDLED, copy)
     with Server("--model", str(Path(copy))) as server:

@@ -153,11 +153,8 @@ def test_the_oldest_turns_are_left_out_when_the_client_says_so(server):
     body = {"messages": [{"role": "system", "content": "S"}, *turns, *MESSAGES], "max_tokens": 4}
     refused(server.post("/v1/chat/completions", body), param="messages")
     answer = server.post("/v1/chat/completions", {**body, "truncation": "oldest_turns"})
-    if answer.status_code == 400:
-        # The value's name is the server's to choose; its error says which there are.
-        allowed = refused(answer, param="truncation")["message"]
-        pytest.fail(f"truncation values: {allowed}")
     assert answer.status_code == 200, answer.text
+    refused(server.post("/v1/chat/completions", {**body, "truncation": "newest"}), param="truncation")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +172,7 @@ def test_lone_surrogates_are_refused(server):
 
 
 def test_a_body_over_the_limit_is_413(start):
-    server = start("--max-body-bytes", "65536")
+    server = start("--max-body", "64KiB")
     error = refused(server.post("/v1/completions", {"prompt": "x" * 100_000}), status=413)
     assert "65536" in error["message"]
     # Without a length declared in advance.

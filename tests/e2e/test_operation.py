@@ -38,7 +38,7 @@ def stream_in_background(client, model, **options):
 def make_key(data_dir, *arguments):
     made = run("key", "create", *arguments, data_dir=data_dir)
     assert made.returncode == 0, made.stderr
-    return re.search(r"\bm\w*-[\w-]{16,}", made.stdout).group(0)
+    return made.stdout.strip()
 
 
 def test_keys_open_the_server_and_are_stored_as_hashes(start, tmp_path):
@@ -55,7 +55,7 @@ def test_keys_open_the_server_and_are_stored_as_hashes(start, tmp_path):
     assert key not in listed.stdout and other not in listed.stdout
     server = start(data_dir=tmp_path, api_key=key)
     assert server.client().models.list().data
-    for wrong in ("", key[:-1], key + "x", key.upper(), "none"):
+    for wrong in (key[:-1], key + "x", key.upper(), "none", "mk-"):
         response = server.post("/v1/completions", {"prompt": "x"}, headers={"authorization": f"Bearer {wrong}"})
         assert response.status_code == 401, (wrong, response.text)
         assert response.json()["error"]["code"] == "invalid_api_key"

@@ -20,8 +20,7 @@ pub fn argmax(logits: &[f32]) -> u32 {
 
 /// Whether two rows of logits are the same bits; `-0.0` and `0.0` are not, and a NaN is never accepted.
 pub fn same_bits(left: &[f32], right: &[f32]) -> bool {
-    left.len() == right.len()
-        && left.iter().zip(right).all(|(l, r)| l.to_bits() == r.to_bits() && !l.is_nan())
+    left.len() == right.len() && left.iter().zip(right).all(|(l, r)| l.to_bits() == r.to_bits() && !l.is_nan())
 }
 
 #[cfg(test)]

@@ -16,10 +16,7 @@ const TOLERANCE: f32 = 1e-3;
 const BF16_TOLERANCE: f32 = 0.1;
 
 /// Prefills the prompt, decodes greedily, and returns the tokens and the logits of every position.
-fn continue_greedily(
-    model: &mut PagedModel,
-    prompt: &ReferencePrompt,
-) -> anyhow::Result<(Vec<u32>, Vec<Vec<f32>>)> {
+fn continue_greedily(model: &mut PagedModel, prompt: &ReferencePrompt) -> anyhow::Result<(Vec<u32>, Vec<Vec<f32>>)> {
     let num_blocks = prompt.tokens.len().div_ceil(model.block_size()) as u32;
     let block_table: Vec<u32> = (0..num_blocks).rev().collect();
     let mut tokens = prompt.tokens[..prompt.prompt_len].to_vec();
@@ -164,7 +161,7 @@ fn template_folder(name: &str, bos: &str, eos: &str) -> anyhow::Result<PathBuf> 
 fn render(template: &ChatTemplate, entry: &Value) -> Result<String, models::ModelError> {
     let continuation = match entry["prompt"].as_str() {
         Some("assistant_turn") => Continuation::AssistantTurn,
-        Some("continue_last") => Continuation::Nothing,
+        Some("continue_last") => Continuation::FinalMessage,
         _ => Continuation::Nothing,
     };
     let empty = Map::new();

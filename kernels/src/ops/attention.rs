@@ -134,7 +134,6 @@ pub fn kv_write(
 /// [`KernelError::Shape`] or [`KernelError::Value`] when layout, rows, batch and pool do not agree,
 /// [`KernelError::OutOfRange`] for a block or layer that the pool does not have, [`KernelError::Offsets`] for offsets
 /// that do not rise, [`KernelError::NotCovered`] for a position beyond its sequence's blocks.
-#[expect(clippy::too_many_arguments, reason = "device, operands and output, each of a type of its own")]
 pub fn paged_attention(
     device: &Device,
     qkv: &Tensor,

@@ -7,7 +7,8 @@ use crate::{Device, KernelError, Matrix, Tensor, Vector, cpu};
 /// `[out_features]`, `out` `[num_rows, out_features]`.
 ///
 /// # Errors
-/// [`KernelError::Shape`] when the widths do not agree.
+/// [`KernelError::Shape`] when the widths do not agree, [`KernelError::PackedForOther`] when the matrix was packed by a
+/// device with other arithmetic.
 pub fn matmul(
     device: &Device,
     x: &Tensor,
@@ -18,6 +19,10 @@ pub fn matmul(
     same("matmul", "width of x", x.width(), weight.in_features())?;
     if let Some(bias) = bias {
         same("matmul", "length of bias", bias.len(), weight.out_features())?;
+    }
+    let (packed_for, device_id) = (weight.packed_for(), device.numerics_id());
+    if let Some(packed_for) = packed_for.filter(|id| *id != device_id) {
+        return Err(KernelError::PackedForOther { op: "matmul", packed_for, device: device_id });
     }
     out.reset(x.num_rows(), weight.out_features());
     cpu::matmul::matmul(device, x, weight, bias, out);

@@ -20,6 +20,8 @@ pub(super) fn environment() -> Environment<'static> {
     );
     // Prompts are no HTML, whatever a template is called.
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    // Errors must not quote variables: they hold the conversation.
+    environment.set_debug(false);
     environment.set_formatter(python_formatter);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_filter("tojson", to_json);

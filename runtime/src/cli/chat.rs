@@ -18,12 +18,15 @@ use backend::{Answer, AnswerError, Backend};
 use conversation::Conversation;
 use input::{HELP, Input, LineError, read_stdin};
 
-/// Talk to a model in the terminal.
-///
-/// Without options the bundled model answers. Lines that begin with a slash are commands; /help lists them. Ctrl-C stops
-/// an answer. When stdin is not a terminal, every line is a turn and stdout holds the answers and nothing else. When
-/// the conversation outgrows the model's context, its oldest turns are dropped, and a notice says so.
+/// What `--help` says below the options.
+const DETAILS: &str = "\
+Without options the bundled model answers. Lines that begin with a slash are commands; /help lists them. Ctrl-C stops \
+an answer. When stdin is not a terminal, every line is a turn and stdout holds the answers and nothing else. When the \
+conversation outgrows the model's context, its oldest turns are dropped, and a notice says so.";
+
+/// Options of `memos chat`.
 #[derive(Debug, Clone, Args)]
+#[command(after_long_help = DETAILS)]
 pub struct ChatArgs {
     /// The engine that answers; with --base-url only --model is used, as the name to ask for.
     #[command(flatten)]

@@ -37,7 +37,7 @@ impl Deadline {
             None => std::future::pending().await,
             Some((at, limit)) => {
                 tokio::time::sleep_until(at.into()).await;
-                ApiError::deadline(limit)
+                ApiError::Deadline { limit_ms: limit.as_millis() }
             }
         }
     }

@@ -1,7 +1,5 @@
 //! What a request can be answered with instead of a result, and how that looks in OpenAI's error shape.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -342,11 +340,6 @@ impl ApiError {
             _ => {}
         }
         headers
-    }
-
-    /// A field with a time limit that has passed.
-    pub fn deadline(limit: Duration) -> Self {
-        Self::Deadline { limit_ms: limit.as_millis() }
     }
 }
 

@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(message(body.integer("n", 1, 8)), "n must be a whole number between 1 and 8, got 0");
         assert_eq!(message(body.integer("m", 1, 8)), "m must be a whole number, got \"two\"");
         assert_eq!(message(body.integer("k", 1, 8)), "k must be a whole number between 1 and 8, got 1.5");
-        assert_eq!(message(body.integer("huge", 1, i64::MAX)), "huge must be a whole number of at least 1, got 1e300");
+        assert_eq!(message(body.integer("huge", 1, i64::MAX)), "huge must be a whole number of at least 1, got 1e+300");
         assert!(message(body.integer("big", 1, i64::MAX)).ends_with("got 18446744073709551615"));
     }
 

@@ -38,7 +38,7 @@ const HEADER_BYTES_MAX: usize = 64 << 10;
 
 const TURNED_AWAY: &str = concat!(
     "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n",
-    "content-length: 134\r\n\r\n",
+    "content-length: 131\r\n\r\n",
     "{\"error\":{\"message\":\"too many connections are open\",\"type\":\"service_unavailable_error\",",
     "\"param\":null,\"code\":\"too_many_connections\"}}"
 );

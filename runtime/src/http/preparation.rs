@@ -134,32 +134,15 @@ fn render(app: &Shared, parts: &PromptParts, messages: &Value) -> Result<Vec<u32
         tools: parts.tools.as_ref(),
         add_generation_prompt: match parts.ending {
             PromptEnding::GenerationPrompt => Continuation::AssistantTurn,
-            PromptEnding::Closed | PromptEnding::FinalMessageOpen => Continuation::Nothing,
+            PromptEnding::Closed => Continuation::Nothing,
+            PromptEnding::FinalMessageOpen => Continuation::FinalMessage,
         },
         kwargs: &parts.template_arguments,
     };
-    let mut text = template.render(&input).map_err(|error| ApiError::Template { reason: error.to_string() })?;
-    if parts.ending == PromptEnding::FinalMessageOpen {
-        let final_text = messages.as_array().and_then(|list| list.last()?.get("content")?.as_str()).unwrap_or_default();
-        reopen(&mut text, final_text)?;
-    }
+    let text = template.render(&input).map_err(|error| ApiError::Template { reason: error.to_string() })?;
     // The template writes the special tokens itself.
     let refused = |error: models::ModelError| ApiError::Tokenizer { param: "messages", reason: error.to_string() };
     app.parts.tokenizer.encode(&text, SpecialTokens::Skip).map_err(refused)
-}
-
-/// Cuts off what the template wrote after the last message's text. Templates may trim that text.
-fn reopen(rendered: &mut String, final_text: &str) -> Result<(), ApiError> {
-    for wanted in [final_text, final_text.trim_end(), final_text.trim()] {
-        if let Some(start) = rendered.rfind(wanted) {
-            rendered.truncate(start + wanted.len());
-            return Ok(());
-        }
-    }
-    Err(ApiError::Unsupported {
-        param: "continue_final_message".to_owned(),
-        reason: "the chat template does not show the last message as it is, so it cannot be continued",
-    })
 }
 
 /// The conversation with as few of its oldest turns left out as makes the prompt fit, and that prompt. Where even
@@ -211,17 +194,6 @@ mod tests {
     use super::*;
 
     const CONTEXT: Context = Context { limit: 10, param: "prompt" };
-
-    #[test]
-    fn the_last_message_is_reopened_behind_its_text() {
-        let reopened = |rendered: &str, final_text: &str| {
-            let mut rendered = rendered.to_owned();
-            reopen(&mut rendered, final_text).map(|()| rendered).ok()
-        };
-        assert_eq!(reopened("<u>a</u><a>a b</a>\n", "a b").as_deref(), Some("<u>a</u><a>a b"));
-        assert_eq!(reopened("<a>a b</a>", "a b \n").as_deref(), Some("<a>a b"));
-        assert_eq!(reopened("<a>A B</a>", "a b"), None);
-    }
 
     #[test]
     fn a_given_length_must_fit_and_a_default_adapts() {

@@ -56,6 +56,8 @@ impl Outcomes {
 }
 
 const VOCABULARY: usize = 3;
+/// Not more than 21 sequences are there at a time, none has more than 100 tokens, and each step computes at least one.
+const STEPS_WAITED_MAX: u64 = 2_100;
 const ROOTS_PER_TENANT: usize = 2;
 
 impl Simulation {
@@ -184,8 +186,9 @@ impl Simulation {
             self.model.observe_commit(&self.scheduler);
             let finished = sampled.iter().filter(|answer| answer.then == Then::Finish);
             self.outcomes.finished += finished.count() as u64;
-            let longest_wait = self.model.lives.values().map(|life| life.steps_waited).max();
-            self.outcomes.longest_wait = self.outcomes.longest_wait.max(longest_wait.unwrap_or(0));
+            let longest_wait = self.model.lives.values().map(|life| life.steps_waited).max().unwrap_or(0);
+            assert!(longest_wait <= STEPS_WAITED_MAX, "a sequence starves");
+            self.outcomes.longest_wait = self.outcomes.longest_wait.max(longest_wait);
         }
     }
 

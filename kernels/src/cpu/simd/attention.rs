@@ -389,13 +389,13 @@ impl<'a, E: Element> Work<'a, E> {
     #[inline(always)]
     fn attend<S: Simd, T: Element>(&mut self, s: S, tile: TilePointers<T>, queries: Range<usize>, keys: Range<usize>) {
         let head_dim = self.cache.head_dim;
-        for first in queries.clone().step_by(MAX_TILE_ROWS) {
-            let count = MAX_TILE_ROWS.min(queries.end - first);
+        for first in queries.clone().step_by(S::TILE_ROWS) {
+            let count = S::TILE_ROWS.min(queries.end - first);
             let of_queries = Strided { ptr: self.queries[first * head_dim..].as_ptr(), stride: head_dim };
             let of_scores = Strided { ptr: self.scores.as_mut_ptr(), stride: TILE_KEYS };
             // SAFETY: `count` queries from `first` on are inside their buffer, as many rows of scores in theirs, and
             // every group has `head_dim` runs of 16 keys.
-            unsafe { with_tile_rows!(count, ROWS => score::<S, T, ROWS>(s, of_queries, tile, head_dim, of_scores)) };
+            unsafe { with_tile_rows!(count, S, ROWS => score::<S, T, ROWS>(s, of_queries, tile, head_dim, of_scores)) };
             let states = &mut self.states[first * self.state_len..(first + count) * self.state_len];
             for (scores, state) in self.scores.chunks_exact_mut(TILE_KEYS).zip(states.chunks_exact_mut(self.state_len))
             {
@@ -406,7 +406,7 @@ impl<'a, E: Element> Work<'a, E> {
             // SAFETY: as above; `keys` is inside the tile, and states hold `padded_dim` sums. The last vector of a
             // value may pass its end, but not the pool's read slack.
             unsafe {
-                with_tile_rows!(count, ROWS => {
+                with_tile_rows!(count, S, ROWS => {
                     weigh::<S, T, ROWS>(s, weights, tile, keys.clone(), sums, self.padded_dim)
                 })
             };

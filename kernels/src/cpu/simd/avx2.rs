@@ -60,6 +60,7 @@ impl Simd for Avx2 {
     type V = [__m256; 2];
     // 16 registers hold 12 halves of sums, two halves of a loaded vector and a broadcast.
     const ACCUMULATORS: usize = 6;
+    const TILE_ROWS: usize = 6;
 
     #[inline(always)]
     fn splat(self, value: f32) -> Self::V {

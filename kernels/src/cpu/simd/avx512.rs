@@ -48,6 +48,7 @@ macro_rules! intrinsics {
 impl Simd for Avx512 {
     type V = __m512;
     const ACCUMULATORS: usize = 24;
+    const TILE_ROWS: usize = 6;
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m512 {

@@ -133,18 +133,18 @@ impl<N: Element> RowsByBlock<'_, N> {
     #[inline(always)]
     unsafe fn run<S: Simd, E: Element, const AHEAD: usize>(&self, s: S, block: *const E) {
         let Self { num_rows, a, steps, c, start, next } = *self;
-        let share = next.len().div_ceil(num_rows.div_ceil(MAX_TILE_ROWS));
-        for (tile, first) in (0..num_rows).step_by(MAX_TILE_ROWS).enumerate() {
+        let share = next.len().div_ceil(num_rows.div_ceil(S::TILE_ROWS));
+        for (tile, first) in (0..num_rows).step_by(S::TILE_ROWS).enumerate() {
             let soon = &next[next.len().min(tile * share)..next.len().min((tile + 1) * share)];
             for line in soon.chunks(64 / size_of::<N>()) {
                 s.prefetch_far(line.as_ptr().cast());
             }
-            let rows = MAX_TILE_ROWS.min(num_rows - first);
+            let rows = S::TILE_ROWS.min(num_rows - first);
             // SAFETY: the caller's promise, for the rows from `first` on.
             unsafe {
                 let a = Strided { ptr: a.ptr.add(first * a.stride), stride: a.stride };
                 let c = Strided { ptr: c.ptr.add(first * c.stride), stride: c.stride };
-                with_tile_rows!(rows, ROWS => tile_by_block::<S, E, ROWS, AHEAD>(s, a, block, steps, c, start));
+                with_tile_rows!(rows, S, ROWS => tile_by_block::<S, E, ROWS, AHEAD>(s, a, block, steps, c, start));
             }
         }
     }

@@ -11,6 +11,7 @@ pub(crate) mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub(crate) mod bf16_dot;
 pub(crate) mod element;
 mod math;
 pub(crate) mod matmul;
@@ -32,6 +33,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     type V: Copy;
     /// Vector registers that a register tile may fill with sums.
     const ACCUMULATORS: usize;
+    /// Rows of a register tile.
+    const TILE_ROWS: usize;
 
     fn splat(self, value: f32) -> Self::V;
     /// # Safety
@@ -151,6 +154,10 @@ impl Level {
             Isa::Avx2 => avx2::Avx2::detect().map(Self::Avx2),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => avx512::Avx512::detect().map(Self::Avx512),
+            // All but the product of bf16 weights is AVX-512 (see `bf16_dot`).
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => bf16_dot::Bf16Dot::detect().and(avx512::Avx512::detect()).map(Self::Avx512),
+            #[cfg(not(target_arch = "x86_64"))]
             _ => None,
         }
     }

@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use super::{LANES, Simd};
 
 /// Plain Rust, on every processor.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Portable;
 
 #[inline(always)]
@@ -18,6 +18,7 @@ fn map2(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; 
 impl Simd for Portable {
     type V = [f32; LANES];
     const ACCUMULATORS: usize = 4;
+    const TILE_ROWS: usize = 4;
 
     #[inline(always)]
     fn splat(self, value: f32) -> Self::V {

@@ -6,7 +6,7 @@
 use super::element::Element;
 use super::{LANES, Simd};
 
-/// Largest number of rows that one tile holds.
+/// Largest number of rows that one tile holds, on any instruction set.
 pub(super) const MAX_TILE_ROWS: usize = 6;
 
 /// Sums of a tile of `ROWS` rows and `VECTORS * 16` columns.
@@ -93,45 +93,30 @@ pub(super) unsafe fn accumulate<
             // SAFETY: the caller's promise.
             columns[vector] = unsafe { E::load(s, ptr) };
         }
-        for row in 0..ROWS {
+        for (row, sums) in sums.iter_mut().enumerate() {
             // SAFETY: the caller's promise.
             let value = s.splat(unsafe { *a.ptr.add(row * a.stride + k) });
-            for vector in 0..VECTORS {
-                sums[row][vector] = s.fma(value, columns[vector], sums[row][vector]);
+            for (sum, column) in sums.iter_mut().zip(columns) {
+                *sum = s.fma(value, column, *sum);
             }
         }
     }
 }
 
-/// Calls `$tile::<.., $ROWS, ..>` with the constant that equals `$rows`, from 1 to [`MAX_TILE_ROWS`].
+/// Evaluates an expression with the constant `$ROWS` equal to `$rows`, which is from 1 to `$S::TILE_ROWS`.
 macro_rules! with_tile_rows {
-    ($rows:expr, $ROWS:ident => $body:expr) => {
-        match $rows {
-            1 => {
-                const $ROWS: usize = 1;
+    ($rows:expr, $S:ident, $ROWS:ident => $body:expr) => {{
+        debug_assert!((1..=$S::TILE_ROWS).contains(&$rows));
+        with_tile_rows!(@ $rows, $S, $ROWS => $body, 1, 2, 3, 4, 5, 6)
+    }};
+    (@ $rows:expr, $S:ident, $ROWS:ident => $body:expr, $($count:literal),*) => {{
+        $(
+            // (The first condition is a constant: tiles that an instruction set has no registers for are not compiled.)
+            if $count <= $S::TILE_ROWS && $rows == $count {
+                const $ROWS: usize = $count;
                 $body
             }
-            2 => {
-                const $ROWS: usize = 2;
-                $body
-            }
-            3 => {
-                const $ROWS: usize = 3;
-                $body
-            }
-            4 => {
-                const $ROWS: usize = 4;
-                $body
-            }
-            5 => {
-                const $ROWS: usize = 5;
-                $body
-            }
-            _ => {
-                const $ROWS: usize = 6;
-                $body
-            }
-        }
-    };
+        )*
+    }};
 }
 pub(super) use with_tile_rows;

@@ -32,11 +32,7 @@ const fn length(tokens: usize) -> NonZeroUsize {
     NonZeroUsize::new(tokens).expect("a length is not zero")
 }
 
-/// Measures how much of the time to the first token the prefix cache saves.
-///
-/// For each length and repetition, a random prefix with a short suffix is sent (cold), then the same prefix with another
-/// suffix (warm), then that once more (repeat). Medians over the repetitions are reported, beside them the time of one
-/// decode step, below which no first token can come. Runs on an engine in this process unless --base-url is given.
+/// Options of `memos bench cache-reuse`.
 #[derive(Debug, Clone, Args)]
 pub struct CacheReuseArgs {
     /// The engine under test; with --base-url only --model is used, as the name to ask for.
@@ -184,7 +180,8 @@ impl Target {
         Ok(Measured { cold, warm, repeat, decode_steps_ms })
     }
 
-    /// Sends one prompt; returns the time to the first token and the gaps between the tokens that follow.
+    /// Sends one prompt; returns the time to the first token and the decode steps behind it: each of
+    /// them in process, their mean at an endpoint, where several tokens may arrive in one event.
     async fn request(&self, prompt: &[u32], max_tokens: usize) -> anyhow::Result<(Sample, Vec<Duration>)> {
         match self {
             Self::Engine(engine) => {
@@ -207,9 +204,9 @@ impl Target {
                 let answer = receive(client, Endpoint::Completions, &body, start.into()).await?;
                 // A token that is only a part of a character may show no text before the end.
                 let first = answer.text_events.first().copied().unwrap_or_else(|| start.elapsed());
-                let gaps = answer.text_events.windows(2).map(|pair| pair[1] - pair[0]).collect();
+                let decode_steps = answer.mean_step().into_iter().collect();
                 let cached_tokens = answer.usage.and_then(|usage| usage.cached_tokens);
-                Ok((Sample { ttft_ms: milliseconds(first), cached_tokens }, gaps))
+                Ok((Sample { ttft_ms: milliseconds(first), cached_tokens }, decode_steps))
             }
         }
     }

@@ -21,11 +21,7 @@ use crate::cli::engine_args::{EngineArgs, LoadedEngine};
 use crate::engine::EngineHandle;
 use crate::environment::Environment;
 
-/// Measures prefill and decode tokens a second of the engine, without HTTP.
-///
-/// A batch of random prompts is computed (prefill: all prompt tokens, over the time to the last first token), then each
-/// prompt is continued (decode: tokens of all sequences, over the time in which all of them were decoding). Every
-/// repetition takes new prompts; the first one is not counted. Medians are reported.
+/// Options of `memos bench engine`.
 #[derive(Debug, Clone, Args)]
 pub struct EngineBenchArgs {
     /// The engine under test.

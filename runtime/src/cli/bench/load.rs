@@ -66,6 +66,13 @@ impl Answer {
     pub fn output_tokens(&self) -> usize {
         self.usage.map_or(self.text_events.len(), |usage| usage.completion_tokens)
     }
+
+    /// Mean time from one token to the next; `None` when there is no second event with text.
+    pub fn mean_step(&self) -> Option<Duration> {
+        let (first, last) = (self.text_events.first()?, self.text_events.last()?);
+        let num_steps = u32::try_from(self.output_tokens()).ok()?.checked_sub(1).filter(|&steps| steps > 0)?;
+        (last > first).then(|| (*last - *first) / num_steps)
+    }
 }
 
 /// Why a request has no answer.

@@ -31,10 +31,22 @@ use crate::environment::Environment;
 #[derive(Debug, Clone, Subcommand)]
 pub enum BenchCommand {
     /// Concurrent streaming load against any OpenAI-compatible endpoint
+    ///
+    /// Without --request-rate there are --concurrency clients, each of which sends its next request when its last one has
+    /// been answered. With --request-rate requests arrive at random times (Poisson) whether or not earlier ones have been
+    /// answered, and latencies count from the arrival, so that a stall of the server shows in every request that it delays.
     Serve(Box<ServeArgs>),
     /// Time to the first token with a cold and with a warm prefix cache
+    ///
+    /// For each length and repetition, a random prefix with a short suffix is sent (cold), then the same prefix with another
+    /// suffix (warm), then that once more (repeat). Medians over the repetitions are reported, beside them the time of one
+    /// decode step, below which no first token can come. Runs on an engine in this process unless --base-url is given.
     CacheReuse(Box<CacheReuseArgs>),
     /// Prefill and decode tokens a second of the engine, without HTTP
+    ///
+    /// A batch of random prompts is computed (prefill: all prompt tokens, over the time to the last first token), then each
+    /// prompt is continued (decode: tokens of all sequences, over the time in which all of them were decoding). Every
+    /// repetition takes new prompts; the first one is not counted. Medians are reported.
     Engine(Box<EngineBenchArgs>),
 }
 

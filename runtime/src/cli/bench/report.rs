@@ -100,7 +100,7 @@ impl ServeReport {
             inter_token_latency_ms: distribution(
                 answers().flat_map(|answer| answer.text_events.windows(2).map(|pair| pair[1] - pair[0])),
             ),
-            time_per_output_token_ms: distribution(answers().filter_map(time_per_output_token)),
+            time_per_output_token_ms: distribution(answers().filter_map(Answer::mean_step)),
             end_to_end_ms: distribution(successes.iter().map(|(record, _answer)| record.ended - record.due)),
             client_wait_ms: distribution(records.iter().map(|record| record.sent - record.due)),
         }
@@ -170,12 +170,6 @@ impl ServeReport {
 
 fn distribution(durations: impl Iterator<Item = Duration>) -> Option<Distribution> {
     Distribution::of(durations.map(milliseconds).collect())
-}
-
-fn time_per_output_token(answer: &Answer) -> Option<Duration> {
-    let (first, last) = (answer.text_events.first()?, answer.text_events.last()?);
-    let gaps = u32::try_from(answer.output_tokens()).ok()?.checked_sub(1).filter(|&gaps| gaps > 0)?;
-    (last > first).then(|| (*last - *first) / gaps)
 }
 
 fn count_failures(records: &[Record]) -> BTreeMap<String, FailureCount> {

@@ -21,11 +21,7 @@ use crate::environment::Environment;
 /// Requests in flight when nothing else is said.
 const CONCURRENCY_DEFAULT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
 
-/// Sends streaming requests to an OpenAI-compatible endpoint and reports throughput and latencies.
-///
-/// Without --request-rate there are --concurrency clients, each of which sends its next request when its last one has
-/// been answered. With --request-rate requests arrive at random times (Poisson) whether or not earlier ones have been
-/// answered, and latencies count from the arrival, so that a stall of the server shows in every request that it delays.
+/// Options of `memos bench serve`.
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
     /// Base URL of the endpoint; /v1 is added when it has no path. http and https
