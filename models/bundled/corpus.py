@@ -74,31 +74,35 @@ class _Fact:
     asked: bool = False
 
 
+class _Sort(Enum):
+    PERSON = "person"
+    THING = "thing"
+    USER = "user"
+    NOBODY = "nobody"
+
+
 @dataclass(frozen=True)
 class _Subject:
-    """A subject and which relations fit it; the user has no third-person name."""
+    """Whom or what a fact is about; the user and nobody have no name."""
 
-    name: str
-    is_thing: bool = False
-
-    @property
-    def is_user(self) -> bool:
-        return self.name == ""
+    sort: _Sort
+    name: str = ""
 
     def asking(self) -> Person:
-        return rel.FIRST if self.is_user else rel.third(self.name)
+        return {_Sort.USER: rel.FIRST, _Sort.NOBODY: rel.NOBODY}.get(self.sort) or rel.third(self.name)
 
     def answering(self) -> Person:
-        return rel.SECOND if self.is_user else rel.third(self.name)
+        return {_Sort.USER: rel.SECOND, _Sort.NOBODY: rel.NOBODY}.get(self.sort) or rel.third(self.name)
 
     def remembered(self, rng: Random) -> Person:
         """The person of a memory line; lines about the user are also kept as the user said them."""
-        if not self.is_user:
-            return rel.third(self.name)
-        return rng.choices((rel.THE_USER, rel.USER, rel.FIRST), (6, 2, 2))[0]
+        if self.sort is _Sort.USER:
+            return rng.choices((rel.THE_USER, rel.USER, rel.FIRST), (6, 2, 2))[0]
+        return self.asking()
 
 
-USER = _Subject("")
+USER = _Subject(_Sort.USER)
+NOBODY = _Subject(_Sort.NOBODY)
 
 HEADINGS = {
     "# Memories": 60, "## Memories": 5, "Memories:": 5, "# Memory": 3, "# What you know": 4,
@@ -162,12 +166,10 @@ class _World:
         num_subjects = rng.randint((num_facts + 5) // 6, max(1, num_facts)) + 1
         if rng.random() < 0.5:
             self.subjects.append(USER)
+        if rng.random() < 0.15:
+            self.subjects.append(NOBODY)
         while len(self.subjects) < num_subjects:
-            named = [subject.name for subject in self.subjects if not subject.is_user and not subject.is_thing]
-            if named and rng.random() < 0.08:
-                subject = _Subject(words.near_name(rng, self.split, rng.choice(named)))
-            else:
-                subject = self.new_subject()
+            subject = (self.near_subject(self.subjects) if rng.random() < 0.08 else None) or self.new_subject()
             if subject not in self.subjects:
                 self.subjects.append(subject)
         least = num_facts // num_subjects + 1
@@ -186,16 +188,23 @@ class _World:
     def new_subject(self) -> _Subject:
         rng = self.rng
         if rng.random() < 0.8:
-            return _Subject(words.person_name(rng, self.split))
+            return _Subject(_Sort.PERSON, words.person_name(rng, self.split))
         thing = rng.choice(words.THINGS)
         if rng.random() < 0.6:
             thing = f"{words.made_up_name(rng, self.split)} {thing}"
-        return _Subject(f"the {thing}", is_thing=True)
+        return _Subject(_Sort.THING, f"the {thing}")
+
+    def near_subject(self, subjects: list[_Subject]) -> _Subject | None:
+        """Somebody whose name begins like that of a person among the subjects, if there is one."""
+        named = [subject.name for subject in subjects if subject.sort is _Sort.PERSON]
+        if not named:
+            return None
+        return _Subject(_Sort.PERSON, words.near_name(self.rng, self.split, self.rng.choice(named)))
 
     def relation_for(self, subject: _Subject) -> Relation:
-        if subject.is_thing:
+        if subject.sort in (_Sort.THING, _Sort.NOBODY):
             return self.rng.choice(self.thing_relations)
-        if subject.is_user and self.rng.random() < 0.15:
+        if subject.sort is _Sort.USER and self.rng.random() < 0.15:
             return rel.NAME
         return self.rng.choice(self.relations)
 
@@ -203,11 +212,10 @@ class _World:
         return relation.noun if self.rng.random() < 0.7 else self.rng.choice(relation.nouns)
 
     def _wording(self, specific: tuple[str, ...], general: tuple[str, ...], person: Person) -> str:
-        pool = specific if specific and self.rng.random() < 0.55 else general
-        pool = pool[self.wordings.value]
-        if person is rel.FIRST:
-            pool = [wording for wording in pool if "of {o}" not in wording] or pool
-        return self.rng.choice(pool)
+        fitting = [wording for wording in specific[self.wordings.value] if person.fits(wording)]
+        if not fitting or self.rng.random() >= 0.55:
+            fitting = [wording for wording in general[self.wordings.value] if person.fits(wording)]
+        return self.rng.choice(fitting)
 
     def state(self, subject: _Subject, relation: Relation, person: Person, told: bool) -> str:
         """Makes (or replaces) a fact and returns its statement, without a full stop."""
@@ -250,10 +258,10 @@ class _World:
             if kind < 0.5 and self.subjects:
                 subject = rng.choice(self.subjects)
             elif kind < 0.6:
-                named = [subject.name for subject, _ in self.facts if not subject.is_user and not subject.is_thing]
-                if not named:
+                near = self.near_subject([subject for subject, _ in self.facts])
+                if near is None:
                     continue
-                subject = _Subject(words.near_name(rng, self.split, rng.choice(named)))
+                subject = near
             elif kind < 0.7:
                 subject = USER
             else:

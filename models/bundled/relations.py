@@ -25,6 +25,12 @@ class Person:
     have: str = "has"
     do: str = "does"
 
+    def fits(self, wording: str) -> bool:
+        """Whether the wording can be said of this person: no "the job of me", and of nobody only "the code is"."""
+        if not self.subject:
+            return "{s}" not in wording and "{o}" not in wording
+        return not (self.subject == "I" and "of {o}" in wording)
+
     def render(self, wording: str, noun: str, value: str = "") -> str:
         text = wording.format(
             s=self.subject, p=self.possessive, o=self.object, v=self.verb, be=self.be,
@@ -37,6 +43,8 @@ FIRST = Person("I", "my", "me", "", "am", "have", "do")
 SECOND = Person("you", "your", "you", "", "are", "have", "do")
 THE_USER = Person("the user", "the user's", "the user")
 USER = Person("User", "User's", "User")
+# A fact of nobody in particular: "the door code is 4471".
+NOBODY = Person("", "the", "")
 
 
 def third(name: str) -> Person:

@@ -26,6 +26,7 @@ mod sampling_params;
 mod softmax;
 mod source;
 mod tokenizer;
+mod top_p;
 mod weights;
 
 pub use batch::BatchInput;

@@ -1,6 +1,6 @@
 //! Log-probabilities of raw logits, before penalties and temperature: what clients see as `logprobs`.
 
-use crate::softmax::{exp_nonpositive, largest_keys};
+use crate::softmax::{exp_sum, largest_keys};
 
 /// The log-probability of one token and of the most likely ones at its place.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,8 +19,7 @@ pub struct TokenLogprob {
 /// When `token` is not below `logits.len()`.
 pub fn log_softmax_top(logits: &[f32], token: u32, num_top: usize) -> TokenLogprob {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|logit| f64::from(exp_nonpositive(logit - max))).sum();
-    let normalizer = f64::from(max) + sum.ln();
+    let normalizer = f64::from(max) + exp_sum(logits, max).ln();
     let logprob = |token: u32| (f64::from(logits[token as usize]) - normalizer) as f32;
     let mut keys = Vec::with_capacity(num_top);
     largest_keys(logits, num_top, &mut keys);

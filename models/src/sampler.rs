@@ -5,11 +5,10 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use crate::softmax::{draw_index, exp_nonpositive, largest_keys, largest_logit, logit_of, order_key};
+use crate::softmax::{draw_index, exp_nonpositive, largest_keys, largest_logit, logit_of, order_key, sum};
+use crate::top_p::{Distribution, is_behind};
 use crate::{InvalidParameter, ModelError, SamplingParams};
 
-/// Candidates that top-p sorts at first; it takes four times more when these do not reach the mass.
-const FIRST_HEAD_LEN: usize = 64;
 /// Largest top-k for which candidates are inserted into a sorted list instead of being selected from all.
 const INSERTION_MAX: usize = 256;
 
@@ -23,7 +22,9 @@ pub struct Sampler {
     step: u64,
     /// Tokens that penalties apply to; empty when there are none.
     seen: HashMap<u32, Seen>,
+    // Buffers, kept from token to token.
     logits: Vec<f32>,
+    weights: Vec<f32>,
     candidates: Vec<u64>,
 }
 
@@ -51,7 +52,16 @@ impl Sampler {
         };
         // The standard library's hasher is keyed by the operating system's randomness.
         let seed = params.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
-        Ok(Self { params, vocab_size, seed, step: 0, seen, logits: Vec::new(), candidates: Vec::new() })
+        Ok(Self {
+            params,
+            vocab_size,
+            seed,
+            step: 0,
+            seen,
+            logits: Vec::new(),
+            weights: Vec::new(),
+            candidates: Vec::new(),
+        })
     }
 
     /// Chooses the next token and records it.
@@ -66,12 +76,14 @@ impl Sampler {
         let is_plain = self.params.logit_bias.is_empty() && self.seen.is_empty();
         let token = if is_plain && self.params.temperature == 0.0 {
             largest_logit(logits)?.0
+        } else if is_plain {
+            self.choose(logits)?
         } else {
             let mut adjusted = std::mem::take(&mut self.logits);
             adjusted.clear();
             adjusted.extend_from_slice(logits);
             self.adjust(&mut adjusted);
-            let token = self.choose(&mut adjusted);
+            let token = self.choose(&adjusted);
             self.logits = adjusted;
             token?
         };
@@ -102,82 +114,68 @@ impl Sampler {
         }
     }
 
-    /// Chooses from adjusted logits, which are used up: they become weights.
-    fn choose(&mut self, logits: &mut Vec<f32>) -> Result<u32, ModelError> {
+    fn choose(&mut self, logits: &[f32]) -> Result<u32, ModelError> {
         let (best, max) = largest_logit(logits)?;
         let SamplingParams { temperature, top_p, top_k, min_p, .. } = self.params;
         if temperature == 0.0 {
             return Ok(best);
         }
         let draw = uniform(self.seed, self.step);
-        let weight = |logit: f32| {
-            let weight = exp_nonpositive((logit - max) / temperature);
-            if weight < min_p { 0.0 } else { weight }
-        };
-        let top_k = top_k.map(|k| k as usize).filter(|k| *k < logits.len());
-        if top_k.is_none() && top_p == 1.0 {
-            logits.iter_mut().for_each(|logit| *logit = weight(*logit));
-            return Ok(draw_index(logits, draw).map_or(best, |index| index as u32));
+        let weight = |logit: f32| exp_nonpositive((logit - max) / temperature);
+        let weights = &mut self.weights;
+        weights.clear();
+        if let Some(k) = top_k.map(|k| k as usize).filter(|k| *k < logits.len()) {
+            most_likely(logits, k, &mut self.candidates);
+            weights.extend(self.candidates.iter().map(|key| weight(logit_of(*key))));
+            weights.truncate(num_reaching(top_p, weights));
+            drop_below(min_p, weights);
+            return Ok(draw_index(weights, draw).map_or(best, |index| self.candidates[index] as u32));
         }
-        let weight_of_all = |logit: f32| exp_nonpositive((logit - max) / temperature);
-        let kept = keep_most_likely(logits, Limits { top_k, top_p }, &mut self.candidates, weight_of_all);
-        logits.clear();
-        logits.extend(kept.iter().map(|key| weight(logit_of(*key))));
-        Ok(draw_index(logits, draw).map_or(best, |index| kept[index] as u32))
-    }
-}
-
-/// How many candidates stay.
-struct Limits {
-    top_k: Option<usize>,
-    top_p: f32,
-}
-
-/// The `top_k` most likely tokens, and of those the fewest whose weights reach `top_p` of their sum: order keys, sorted.
-fn keep_most_likely<'a>(
-    logits: &[f32],
-    limits: Limits,
-    candidates: &'a mut Vec<u64>,
-    weight: impl Fn(f32) -> f32,
-) -> &'a [u64] {
-    match limits.top_k {
-        Some(k) if k <= INSERTION_MAX => largest_keys(logits, k, candidates),
-        _ => {
-            candidates.clear();
-            candidates.extend(logits.iter().enumerate().map(|(id, logit)| order_key(*logit, id as u32)));
-            if let Some(k) = limits.top_k {
-                candidates.select_nth_unstable(k - 1);
-                candidates.truncate(k);
+        weights.extend(logits.iter().map(|logit| weight(*logit)));
+        if top_p < 1.0 {
+            let distribution = Distribution { logits, weights, max, temperature };
+            let last_kept = distribution.last_kept(top_p, &mut self.candidates);
+            for (token, (weight, logit)) in weights.iter_mut().zip(logits).enumerate() {
+                *weight = if is_behind(*logit, token as u32, last_kept) { 0.0 } else { *weight };
             }
         }
+        drop_below(min_p, weights);
+        Ok(draw_index(weights, draw).map_or(best, |index| index as u32))
     }
-    if limits.top_p == 1.0 {
-        candidates.sort_unstable();
-        return candidates;
+}
+
+/// Order keys of the `k` most likely tokens, sorted.
+fn most_likely(logits: &[f32], k: usize, candidates: &mut Vec<u64>) {
+    if k <= INSERTION_MAX {
+        largest_keys(logits, k, candidates);
+        return;
     }
-    let weight_of = |key: &u64| f64::from(weight(logit_of(*key)));
-    let mass = f64::from(limits.top_p) * candidates.iter().map(weight_of).sum::<f64>();
+    candidates.clear();
+    candidates.extend(logits.iter().enumerate().map(|(id, logit)| order_key(*logit, id as u32)));
+    candidates.select_nth_unstable(k - 1);
+    candidates.truncate(k);
+    candidates.sort_unstable();
+}
+
+/// How many of the first weights it takes to reach `top_p` of their sum; at least one.
+fn num_reaching(top_p: f32, weights: &[f32]) -> usize {
+    if top_p == 1.0 {
+        return weights.len();
+    }
+    let target = f64::from(top_p) * sum(weights);
     let mut reached = 0.0;
-    let mut sorted_len = 0;
-    let mut head_len = FIRST_HEAD_LEN;
-    // The head that holds the mass is short as a rule, so the tail is never sorted.
-    while sorted_len < candidates.len() {
-        let rest = &mut candidates[sorted_len..];
-        let take = head_len.min(rest.len());
-        if take < rest.len() {
-            rest.select_nth_unstable(take - 1);
-        }
-        rest[..take].sort_unstable();
-        for (index, key) in rest[..take].iter().enumerate() {
-            reached += weight_of(key);
-            if reached >= mass {
-                return &candidates[..=sorted_len + index];
-            }
-        }
-        sorted_len += take;
-        head_len *= 4;
+    let is_short = |weight: &&f32| {
+        reached += f64::from(**weight);
+        reached < target
+    };
+    (weights.iter().take_while(is_short).count() + 1).min(weights.len())
+}
+
+/// Min-p: weights are relative to the largest, which is 1.
+fn drop_below(min_p: f32, weights: &mut [f32]) {
+    if min_p > 0.0 {
+        weights.iter_mut().for_each(|weight| *weight = if *weight < min_p { 0.0 } else { *weight });
     }
-    candidates
 }
 
 /// A number in 0..1 that is a function of seed and step alone, so that batching cannot change a request's choices:

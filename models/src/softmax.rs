@@ -7,7 +7,7 @@ use crate::ModelError;
 
 /// Weights that are summed before the sum is compared with what is looked for.
 const BLOCK_LEN: usize = 1024;
-/// Independent sums within a block, so that additions need not wait for each other.
+/// Independent sums (or maxima) that are kept side by side, so that operations need not wait for each other.
 const LANES: usize = 8;
 
 /// The largest logit and its token, the lowest id on a tie.
@@ -15,12 +15,19 @@ const LANES: usize = 8;
 /// # Errors
 /// [`ModelError::NotFiniteLogit`] when one is NaN or positive infinity, or all are negative infinity (or none is there).
 pub(crate) fn largest_logit(logits: &[f32]) -> Result<(u32, f32), ModelError> {
-    let mut max = f32::NEG_INFINITY;
-    let mut all_usable = true;
-    for &logit in logits {
-        all_usable &= logit < f32::INFINITY;
-        max = if logit > max { logit } else { max };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let mut num_unusable = [0u32; LANES];
+    let mut take = |lane: usize, logit: f32| {
+        num_unusable[lane] |= u32::from(logit.is_nan() | (logit == f32::INFINITY));
+        lanes[lane] = if logit > lanes[lane] { logit } else { lanes[lane] };
+    };
+    let (chunks, rest) = logits.as_chunks::<LANES>();
+    for chunk in chunks {
+        chunk.iter().enumerate().for_each(|(lane, logit)| take(lane, *logit));
     }
+    rest.iter().enumerate().for_each(|(lane, logit)| take(lane, *logit));
+    let max = lanes.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    let all_usable = num_unusable == [0; LANES];
     let is_wanted = |logit: &&f32| if all_usable { **logit == max } else { logit.is_nan() || **logit == f32::INFINITY };
     let found =
         logits.iter().enumerate().find(|(_, logit)| is_wanted(logit)).map(|(token, logit)| (token as u32, *logit));
@@ -50,6 +57,19 @@ pub(crate) fn exp_nonpositive(x: f32) -> f32 {
     let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127);
     let value = sum * f32::from_bits(exponent << 23);
     if x < -87.0 { 0.0 } else { value }
+}
+
+/// The sum of `e^(logit - max)` over all logits, in f64.
+pub(crate) fn exp_sum(logits: &[f32], max: f32) -> f64 {
+    let mut weights = [0.0f32; BLOCK_LEN];
+    let block = |logits: &[f32]| {
+        let weights = &mut weights[..logits.len()];
+        for (weight, logit) in weights.iter_mut().zip(logits) {
+            *weight = exp_nonpositive(logit - max);
+        }
+        block_sum(weights)
+    };
+    logits.chunks(BLOCK_LEN).map(block).sum()
 }
 
 /// The sum of weights, in f64.

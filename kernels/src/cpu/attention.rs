@@ -2,11 +2,10 @@
 
 use std::ops::Range;
 
-use super::simd::attention::{
-    AttentionSegment, AttentionTile, HeadCache, MergeSegments, Queries, SEGMENT_KEYS, state_len, visible_keys,
-};
+use super::simd::attention::{AttentionSegment, AttentionTile, HeadCache, Queries, visible_keys};
 use super::simd::element::{Element, with_element};
 use super::simd::output::{Grid, RowBlocks, for_each_chunk, for_each_tile};
+use super::simd::softmax::{MergeSegments, SEGMENT_KEYS, state_len};
 use crate::ops::{AttentionBatch, AttentionParams, HeadLayout};
 use crate::{Device, KvPool, Tensor};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use memory::governance::{Identity, KeyStore, Role, TenantName};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,10 +14,34 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::engine_args::{Bytes, EngineArgs};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::environment::Environment;
-use crate::http::{self, AppParts, AppState, HttpLimits, KeyPolicy};
+use crate::http::{self, AppParts, AppState, HttpLimits, KeyPolicy, LogLevel};
 
 /// Tenant of the key that `--api-key` gives.
 const SINGLE_KEY_TENANT: &str = "default";
+
+/// How much is logged to standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogLevelArg {
+    /// Only what needs an operator.
+    Error,
+    /// And what may become a problem.
+    Warn,
+    /// And one line for each request, without its text.
+    Info,
+    /// And connections that broke.
+    Debug,
+}
+
+impl From<LogLevelArg> for LogLevel {
+    fn from(level: LogLevelArg) -> Self {
+        match level {
+            LogLevelArg::Error => Self::Error,
+            LogLevelArg::Warn => Self::Warn,
+            LogLevelArg::Info => Self::Info,
+            LogLevelArg::Debug => Self::Debug,
+        }
+    }
+}
 
 /// Options of `memos serve`.
 #[derive(Debug, Args)]
@@ -52,6 +76,9 @@ pub struct ServeArgs {
     /// How long running requests may go on after SIGINT or SIGTERM, in seconds
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     shutdown_timeout: u64,
+    /// How much is logged; prompts and answers never are
+    #[arg(long, value_enum, default_value = "info")]
+    log_level: LogLevelArg,
 }
 
 /// Runs the server until it is told to stop.
@@ -59,6 +86,7 @@ pub struct ServeArgs {
 /// # Errors
 /// Whatever keeps it from starting: data directory, keys, address, model.
 pub async fn run(mut args: ServeArgs, environment: &Environment) -> anyhow::Result<()> {
+    http::log_to_stderr(args.log_level.into());
     let data_dir = args.data_dir.take().or_else(|| environment.data_dir.clone()).ok_or(DataDirError::NoPlace)?;
     let data_dir = DataDir::open(&data_dir)?;
     let keys = args.keys(&data_dir, environment)?;

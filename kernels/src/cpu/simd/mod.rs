@@ -18,6 +18,7 @@ pub(crate) mod matmul;
 pub(crate) mod output;
 mod portable;
 pub(crate) mod rowwise;
+pub(crate) mod softmax;
 mod tile;
 
 use half::{bf16, f16};

@@ -1,23 +1,13 @@
-//! Bit-identical logits: however rows are batched, split, ordered, placed, cached, preempted or spread over threads.
+//! Rows of forward passes: split, mixed, shuffled, recomputed, on other blocks and threads, against one whole prefill.
 
 use std::ops::Range;
 
 use kernels::DType;
-use memos_tests::driver::{Answer, Driver, Limits, Prompt};
 use memos_tests::paged_model::{PagedModel, PagedOptions, Piece};
 use memos_tests::reference_case::ReferenceCase;
-use memos_tests::same_bits;
-use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
-use scheduler::PrefixReuse;
+use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 
-/// Families, windows, rope scalings and weight precisions that differ in the code they run.
-const CASES: [&str; 6] = ["llama", "llama-yarn", "mistral-window", "qwen2-window", "qwen3-v4", "llama-tied-bias"];
-/// Seed of every random choice in this file.
-const SEED: u64 = 20_260_117;
-
-fn load(case: &ReferenceCase, kv_dtype: DType) -> anyhow::Result<PagedModel> {
-    PagedModel::load(&case.folder, &PagedOptions { kv_dtype, ..PagedOptions::default() })
-}
+use crate::{CASES, SEED, assert_same, load};
 
 fn positions(range: Range<usize>) -> Vec<u32> {
     range.map(|position| position as u32).collect()
@@ -29,13 +19,7 @@ fn whole(model: &mut PagedModel, tokens: &[u32]) -> anyhow::Result<Vec<Vec<f32>>
     model.extend(0, tokens, &block_table)
 }
 
-fn assert_same(what: &str, left: &[Vec<f32>], right: &[Vec<f32>]) {
-    assert_eq!(left.len(), right.len(), "{what}: numbers of rows");
-    let differs = (0..left.len()).find(|&row| !same_bits(&left[row], &right[row]));
-    assert!(differs.is_none(), "{what}: row {differs:?} of {} has other bits (seed {SEED})", left.len());
-}
-
-/// Runs a check for every case and both kinds of KV precision.
+/// Runs a check for every case and all kinds of KV precision.
 fn for_each_case(check: impl Fn(&str, &ReferenceCase, DType) -> anyhow::Result<()>) -> anyhow::Result<()> {
     for name in CASES {
         let case = ReferenceCase::named(name)?;
@@ -149,82 +133,3 @@ fn the_number_of_threads_and_the_block_size_change_nothing() -> anyhow::Result<(
     Ok(())
 }
 
-/// Prompts that share prefixes of several lengths, as conversations do.
-fn prompts_with_shared_prefixes(case: &ReferenceCase, random: &mut StdRng, num_new: Range<usize>) -> Vec<Prompt> {
-    let source = case.longest_prompt();
-    (0..9)
-        .map(|index| {
-            let shared_len = [0, 33, 48, 80][index % 4];
-            let own_len = random.random_range(1..40);
-            let mut tokens = source[..shared_len].to_vec();
-            tokens.extend((0..own_len).map(|_| random.random_range(3..150u32)));
-            Prompt { tokens, num_new: random.random_range(num_new.clone()), reuse: PrefixReuse::Exact }
-        })
-        .collect()
-}
-
-/// Each prompt with a driver of its own, nothing cached, nothing beside it.
-fn alone(case: &ReferenceCase, prompts: &[Prompt]) -> anyhow::Result<Vec<Answer>> {
-    let limits = Limits { num_blocks: 90, max_batch_tokens: 512, max_running: 1 };
-    let mut answers = Vec::new();
-    for prompt in prompts {
-        let mut driver = Driver::new(load(case, DType::BF16)?, limits)?;
-        let prompt = Prompt { reuse: PrefixReuse::Bypass, ..prompt.clone() };
-        answers.extend(driver.run(&[prompt])?);
-    }
-    Ok(answers)
-}
-
-fn assert_same_answers(what: &str, answers: &[Answer], expected: &[Answer]) {
-    for (at, (answer, expected)) in answers.iter().zip(expected).enumerate() {
-        assert_eq!(answer.tokens, expected.tokens, "{what}: tokens of prompt {at} (seed {SEED})");
-        assert_same(&format!("{what}, prompt {at}"), &answer.logits, &expected.logits);
-    }
-}
-
-#[test]
-fn batched_and_cached_answers_equal_lonely_cold_ones() -> anyhow::Result<()> {
-    for name in CASES {
-        let case = ReferenceCase::named(name)?;
-        let prompts = prompts_with_shared_prefixes(&case, &mut StdRng::seed_from_u64(SEED), 1..24);
-        let expected = alone(&case, &prompts)?;
-        for max_batch_tokens in [8, 40, 512] {
-            let limits = Limits { num_blocks: 90, max_batch_tokens, max_running: 8 };
-            let mut driver = Driver::new(load(&case, DType::BF16)?, limits)?;
-            let what = format!("{name}, {max_batch_tokens} rows a step");
-            assert_same_answers(&format!("{what}, cold"), &driver.run(&prompts)?, &expected);
-            let warm = driver.run(&prompts)?;
-            assert_same_answers(&format!("{what}, warm"), &warm, &expected);
-            for (answer, prompt) in warm.iter().zip(&prompts) {
-                assert_eq!(answer.cached_tokens, (prompt.tokens.len() - 1) / 16 * 16, "{what}: full blocks are hit");
-            }
-            let blocks = driver.checked_blocks();
-            assert_eq!(blocks.free + blocks.cached, 90, "{what}: every block is free or cached: {blocks:?}");
-        }
-    }
-    Ok(())
-}
-
-#[test]
-fn preempted_answers_equal_uninterrupted_ones() -> anyhow::Result<()> {
-    for name in CASES {
-        let case = ReferenceCase::named(name)?;
-        // Long answers: sequences that were admitted with room to spare outgrow the pool together.
-        let prompts = prompts_with_shared_prefixes(&case, &mut StdRng::seed_from_u64(SEED + 1), 40..70);
-        let expected = alone(&case, &prompts)?;
-        let mut num_preemptions = 0;
-        for reuse in [PrefixReuse::Exact, PrefixReuse::Bypass] {
-            let prompts: Vec<Prompt> = prompts.iter().map(|prompt| Prompt { reuse, ..prompt.clone() }).collect();
-            let limits = Limits { num_blocks: 14, max_batch_tokens: 32, max_running: 6 };
-            let mut driver = Driver::new(load(&case, DType::BF16)?, limits)?;
-            let answers = driver.run(&prompts)?;
-            assert_same_answers(&format!("{name}, {reuse:?}"), &answers, &expected);
-            num_preemptions += answers.iter().map(|answer| answer.num_preemptions).sum::<u32>();
-            let blocks = driver.checked_blocks();
-            assert_eq!(blocks.free + blocks.cached, 14, "{name}: every block is free or cached: {blocks:?}");
-        }
-        println!("{name:24} {num_preemptions} preemptions, logits bit-identical");
-        assert!(num_preemptions > 0, "{name}: nothing was preempted, so nothing was shown");
-    }
-    Ok(())
-}
