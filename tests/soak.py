@@ -59,16 +59,22 @@ def options(model, messages):
 
 async def one_request(client, model, messages, expected, generator, tally):
     """One stream, perhaps given up on the way. What came of it must be the expected answer or its beginning."""
-    stop_after = generator.randint(0, ANSWER_TOKENS) if generator.random() < 0.4 else None
+    stop_after = generator.randint(1, ANSWER_TOKENS) if generator.random() < 0.3 else None
     began, text, num_events, finished = time.monotonic(), "", 0, False
-    stream = await client.chat.completions.create(
+    opening = client.chat.completions.create(
         stream=True, stream_options={"include_usage": True}, **options(model, messages)
     )
-    if stop_after == 0:
-        await asyncio.sleep(generator.random() * 0.2)
-        await stream.close()
+    if generator.random() < 0.1:
+        # Gives up while the request is on its way, waits in the queue or is in its prompt.
+        try:
+            stream = await asyncio.wait_for(opening, generator.random() * 0.3)
+            await asyncio.sleep(generator.random() * 0.3)
+            await stream.close()
+        except TimeoutError:
+            pass
         tally.cancelled_before_text += 1
         return
+    stream = await opening
     async for event in stream:
         for choice in event.choices:
             if choice.delta.content:

@@ -1,6 +1,6 @@
 //! Kernel benches at the shapes of SmolLM-135M: products as GFLOP/s and GB/s, attention as tokens per second.
 //!
-//! Every run also measures what the machine can give just then, with one thread and with all of the device's: `peak`
+//! Every run also measures what the machine can give just then, with one thread and with all of the device's: `cached_product`
 //! (independent chains of vector fused multiply-adds: GFLOP/s as elements) and `read` (a sum over 256 MiB: bytes).
 //! Compare the ratios, not runs on a machine that has other work.
 

@@ -2,8 +2,8 @@
 
 The learning rate warms up, stays, and falls to zero over the last share of the minutes given, so
 that a run can be cut to the time at hand: resume any checkpoint of the stable part with
-`--decay-share 1` to finish it. A terminated run saves itself first. Batches depend only on the seed, the step and
-their size.
+`--decay-share 1` to finish it. A terminated run saves itself first. Batches depend only on the seed,
+the step and their size.
 """
 
 import argparse
@@ -29,6 +29,11 @@ from vocabulary import Split
 MODEL_FOLDER = Path(__file__).parent / "model"
 WARMUP_STEPS = 30
 GRADIENT_NORM_MAX = 1.0
+# Llama has no norm on queries and keys. At 0.02 without decay the attention logits grew until every
+# head looked at one token alone, and learning stalled.
+MUON_RATE = 0.008
+MUON_WEIGHT_DECAY = 0.1
+ADAM_RATE = 1.2e-3
 PROBE_SEED = 77
 
 
@@ -149,6 +154,7 @@ class Run:
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"]):
             optimizer.load_state_dict(saved)
+            # The rate is set at every step; the decay is this script's, not the checkpoint's.
             for group in optimizer.param_groups:
                 group["weight_decay"] = optimizer.defaults["weight_decay"]
         self.step, self.num_tokens, self.seconds = state["step"], state["num_tokens"], state["seconds"]
@@ -159,8 +165,8 @@ def new_run(seed: int, device: torch.device) -> Run:
     model = Llama(LlamaShape()).to(device)
     inner = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     outer = [p for name, p in model.named_parameters() if p.ndim == 1 or "embed" in name]
-    muon = Muon(inner, lr=0.02, weight_decay=0.1)
-    adam = torch.optim.AdamW(outer, lr=3e-3, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    muon = Muon(inner, lr=MUON_RATE, weight_decay=MUON_WEIGHT_DECAY)
+    adam = torch.optim.AdamW(outer, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     return Run(model, [muon, adam])
 
 

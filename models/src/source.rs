@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::ModelError;
+use crate::fields::Fields;
 
 /// Largest configuration, index, template or tokenizer file that is read.
 const MAX_TEXT_FILE_BYTES: u64 = 256 << 20;
@@ -59,10 +60,15 @@ impl ModelSource {
         self.read(file)?.ok_or_else(|| ModelError::MissingFile { place: self.describe(), file })
     }
 
-    /// A JSON file as a value, or `None` when the model does not have it.
+    /// A JSON file that holds one object, or `None` when the model does not have it.
+    ///
+    /// # Errors
+    /// What [`read`](Self::read) reports, [`ModelError::Json`], [`ModelError::InvalidField`] for another kind of value.
     pub(crate) fn read_json(&self, file: &'static str) -> Result<Option<Value>, ModelError> {
-        let parse = |bytes: Vec<u8>| serde_json::from_slice(&bytes).map_err(|source| ModelError::Json { file, source });
-        self.read(file)?.map(parse).transpose()
+        let Some(bytes) = self.read(file)? else { return Ok(None) };
+        let value = serde_json::from_slice(&bytes).map_err(|source| ModelError::Json { file, source })?;
+        Fields::new(file, "the file", &value)?;
+        Ok(Some(value))
     }
 }
 

@@ -125,9 +125,9 @@ fn a_follower_is_passed_by_those_who_need_not_wait() {
 
 #[test]
 fn a_follower_goes_on_as_soon_as_all_that_it_shares_is_computed() {
-    let mut engine = Engine::new(CONFIG);
+    let mut engine = Engine::new(SchedulerConfig { max_batch_tokens: 24, ..CONFIG });
     let shared = prompt(1, 16);
-    engine.add(request(0, &[shared.clone(), prompt(2, 8)].concat(), 3));
+    engine.add(request(0, &shared, 9));
     let follower = engine.add(request(0, &[shared, prompt(3, 4)].concat(), 3));
     engine.step();
     let planned = engine.step().into_iter().find(|planned| planned.id == follower);

@@ -24,6 +24,8 @@ pub(super) fn environment() -> Environment<'static> {
     environment.set_debug(false);
     environment.set_formatter(python_formatter);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    // As in Jinja: none is not iterable, which templates ask before they look at a message's content.
+    environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
     environment.add_filter("tojson", to_json);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", |format: String| strftime(&format, unix_seconds()));

@@ -158,6 +158,10 @@ impl Model {
             let decodes = life.is_running() && life.num_known == life.num_computed + 1;
             assert!(!decodes || ids.contains(id), "a decode was left out");
         }
+        // Within one tenant, the oldest sequence goes first: nothing may ever hold it up.
+        let num_tenants = self.lives.values().map(|life| life.tenant).collect::<HashSet<_>>().len();
+        let oldest = self.lives.iter().find(|(_, life)| life.is_running()).map(|(id, _)| id);
+        assert!(num_tenants > 1 || oldest.is_none_or(|id| ids.contains(id)), "the oldest sequence was held up");
         for planned in &plan.sequences {
             self.observe_rows(scheduler, planned);
         }

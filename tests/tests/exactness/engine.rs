@@ -44,11 +44,7 @@ fn requests() -> anyhow::Result<Vec<GenerateRequest>> {
     let request = |(index, prompt): (usize, Vec<u32>)| {
         let tenant = index as u64 % 3;
         GenerateRequest {
-            tenant: Tenant {
-                name: format!("tenant {tenant}").into(),
-                id: TenantId(tenant),
-                salt: [tenant as u8; 32],
-            },
+            tenant: Tenant { name: format!("tenant {tenant}").into(), id: TenantId(tenant), salt: [tenant as u8; 32] },
             prompt,
             sampling: SamplingParams {
                 temperature: if index % 2 == 0 { 0.0 } else { 0.9 },

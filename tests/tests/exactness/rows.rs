@@ -132,4 +132,3 @@ fn the_number_of_threads_and_the_block_size_change_nothing() -> anyhow::Result<(
     }
     Ok(())
 }
-

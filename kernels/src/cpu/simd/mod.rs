@@ -7,6 +7,7 @@
 
 pub(crate) mod aligned;
 pub(crate) mod attention;
+mod attention_tile;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]

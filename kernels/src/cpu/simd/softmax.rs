@@ -92,7 +92,7 @@ pub(super) fn soften<S: Simd>(s: S, scores: &mut [f32], state: &mut [f32], padde
     s.store(sum, lane_sums);
 }
 
-/// Merges the states that [`AttentionSegment`] made of one row, in order, into the row's output.
+/// Merges the states that [`super::attention::AttentionSegment`] made of one row, in order, into the row's output.
 pub(crate) struct MergeSegments<'a> {
     pub head_dim: usize,
     /// Segments that the row sees.
