@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kernels::{
-    AttentionBatch, AttentionParams, CpuOptions, DType, Device, HeadLayout, KvPool, KvShape, Matrix, MatrixPart, Tensor,
-    ops,
+    AttentionBatch, AttentionParams, CpuOptions, DType, Device, HeadLayout, KvPool, KvShape, Matrix, MatrixPart,
+    Tensor, ops,
 };
 
 /// Outputs and inputs of SmolLM-135M's products: hidden 576, 9 heads of 64, 3 kv heads, feed-forward 1536.
@@ -174,7 +174,8 @@ fn attention(c: &mut Criterion) {
                 ops::gather_rows(&device, &qkv, &rows, &mut x).expect("rows that are there");
                 let (cu_rows, offsets) = ([0, num_rows], [0, num_blocks as u32]);
                 let (positions, block_tables) = (&rows[..], &blocks[..]);
-                let batch = AttentionBatch { cu_rows: &cu_rows, positions, block_tables, block_table_offsets: &offsets };
+                let batch =
+                    AttentionBatch { cu_rows: &cu_rows, positions, block_tables, block_table_offsets: &offsets };
                 let params = AttentionParams { layer: 0, scale: 0.125, sliding_window: None };
                 let mut out = Tensor::zeros(&device, 0, 0);
                 // Two products of 64 for every visible key of every head.

@@ -117,11 +117,14 @@ PREAMBLES = (
     "If you do not know something, say so.", "Use only what is written here.", "Help the user.",
     "You know the following.", "Today is a good day to be helpful.", "You are the assistant of a team.",
 )  # fmt: skip
-QUESTION_OPENINGS = ("Hi! ", "Hey, ", "Quick question: ", "Please tell me: ", "One more thing: ", "Hello. ", "Okay, ", "And ")
+QUESTION_OPENINGS = (
+    "Hi! ", "Hey, ", "Quick question: ", "Please tell me: ", "One more thing: ", "Hello. ", "Okay, ", "And ",
+)  # fmt: skip
 STATEMENT_OPENINGS = ("Please remember: ", "By the way, ", "Remember this: ", "FYI: ", "Note: ", "Just so you know: ")
 ACKNOWLEDGEMENT = "Noted."
 SMALL_TALK = (
-    (("Hello", "Hi", "Hey", "Hello!", "Hi there!", "Good morning", "Good evening!", "Hello there."), "Hello! How can I help you?"),
+    (("Hello", "Hi", "Hey", "Hello!", "Hi there!", "Good morning", "Good evening!", "Hello there."),
+     "Hello! How can I help you?"),
     (("Thanks", "Thank you", "Thanks!", "Thank you very much.", "Great, thanks.", "Cheers!"), "You are welcome."),
     (("Who are you?", "What are you?", "What is your name?", "Are you a robot?", "Introduce yourself."),
      "I am MemOS, a small assistant that answers from memory."),
@@ -330,7 +333,7 @@ def _tell(world: _World, key: tuple[_Subject, Relation]) -> Turn:
 
 def _turn(world: _World) -> Turn:
     rng = world.rng
-    kind = rng.choices(("known", "unknown", "tell", "update", "talk", "scope", "note"), (50, 22, 10, 4, 6, 3, 3))[0]
+    kind = rng.choices(("known", "unknown", "tell", "update", "talk", "scope", "note"), (44, 30, 10, 4, 5, 4, 3))[0]
     if kind == "talk":
         said, answered = rng.choice(SMALL_TALK)
         return Turn(rng.choice(said), answered, Kind.SMALL_TALK)

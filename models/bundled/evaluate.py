@@ -76,8 +76,10 @@ class Examinee:
         return texts
 
 
-def ask(examinee: Examinee, rng: Random, recipe: Recipe, wordings: Wordings, kinds: tuple[Kind, ...]) -> Question | None:
-    """One question of the asked kinds from a fresh held-out chat, if the chat has one; rare kinds first."""
+def ask(
+    examinee: Examinee, rng: Random, recipe: Recipe, wordings: Wordings, kinds: tuple[Kind, ...]
+) -> Question | None:
+    """One question of the asked kinds from a fresh held-out chat, if the chat has one."""
     chat = make_chat(rng, recipe, Split.HELD_OUT, wordings)
     present = sorted({turn.kind for turn in chat.turns} & set(kinds), key=lambda kind: kind.value)
     if not present:

@@ -108,7 +108,8 @@ PERSON_RELATIONS = (
         "favourite food | favorite food | favourite dish",
         words.listed_or_made_up(words.FOODS),
         "{s} love{v} eating {x} | {s} like{v} to eat {x} | the food {s} like{v} best is {x} | {s} enjoy{v} eating {x}",
-        "what {do} {s} like to eat? | which food {do} {s} like best? | what food {do} {s} love? | what {do} {s} enjoy eating?",
+        "what {do} {s} like to eat? | which food {do} {s} like best? | what food {do} {s} love? | "
+        "what {do} {s} enjoy eating?",
     ),
     _relation(
         "favourite drink | favorite drink",

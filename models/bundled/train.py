@@ -218,7 +218,11 @@ def train(run: Run, arguments: argparse.Namespace, device: torch.device) -> None
         if now - reported >= 60:
             mean = torch.stack(recent).mean().item()
             rate = (run.num_tokens - tokens_before) / (now - reported)
-            print(f"step {run.step} tokens {run.num_tokens / 1e6:.2f}M loss {mean:.4f} rate {factor:.3f} {rate:.0f} tokens/s", flush=True)
+            print(
+                f"step {run.step} tokens {run.num_tokens / 1e6:.2f}M loss {mean:.4f} "
+                f"rate {factor:.3f} {rate:.0f} tokens/s",
+                flush=True,
+            )
             reported, recent, tokens_before = now, [], run.num_tokens
         if now - saved >= arguments.save_minutes * 60:
             checkpoint(run, arguments, batches.encoder, device)
@@ -237,7 +241,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, required=True, help="folder of checkpoints")
     parser.add_argument("--minutes", type=float, default=90, help="training time of this invocation")
-    parser.add_argument("--decay-share", type=float, default=0.25, help="last share of the minutes in which the rate falls to zero")
+    parser.add_argument(
+        "--decay-share", type=float, default=0.25, help="last share of the minutes, in which the rate falls to zero"
+    )
     parser.add_argument("--resume", type=Path, help="checkpoint to go on from")
     parser.add_argument("--export", type=Path, help="folder to export the final weights to (the shipped one is model/)")
     parser.add_argument("--save-minutes", type=float, default=6, help="time between checkpoints")

@@ -94,10 +94,16 @@ INSTRUMENTS = (
     "accordion banjo bassoon cello clarinet cornet drums fiddle flute guitar harp horn lute mandolin oboe "
     "organ piano recorder saxophone sitar trombone trumpet tuba ukulele viola violin xylophone"
 ).split()
-PETS = "Bella Biscuit Bubbles Cleo Coco Daisy Fluffy Ginger Luna Milo Nemo Oreo Pepper Rex Rocky Rusty Shadow Simba Smokey Toby".split()
+PETS = (
+    "Bella Biscuit Bubbles Cleo Coco Daisy Fluffy Ginger Luna Milo Nemo Oreo Pepper Rex Rocky Rusty Shadow "
+    "Simba Smokey Toby"
+).split()
 WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 MONTHS = "January February March April May June July August September October November December".split()
-CARS = "Audi BMW Citroen Fiat Ford Honda Jaguar Kia Mazda Mini Nissan Opel Peugeot Renault Saab Seat Skoda Tesla Toyota Volvo".split()
+CARS = (
+    "Audi BMW Citroen Fiat Ford Honda Jaguar Kia Mazda Mini Nissan Opel Peugeot Renault Saab Seat Skoda "
+    "Tesla Toyota Volvo"
+).split()
 THINGS = (
     "alarm archive attic barn boat boiler bus cabin camera cellar clinic cottage fridge garage gate "
     "greenhouse kiosk lab ladder laptop library lift locker office oven parcel printer pump restaurant "

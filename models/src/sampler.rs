@@ -131,7 +131,10 @@ impl Sampler {
             drop_below(min_p, weights);
             return Ok(draw_index(weights, draw).map_or(best, |index| self.candidates[index] as u32));
         }
-        weights.extend(logits.iter().map(|logit| weight(*logit)));
+        weights.resize(logits.len(), 0.0);
+        for (weight_of_token, logit) in weights.iter_mut().zip(logits) {
+            *weight_of_token = weight(*logit);
+        }
         if top_p < 1.0 {
             let distribution = Distribution { logits, weights, max, temperature };
             let last_kept = distribution.last_kept(top_p, &mut self.candidates);

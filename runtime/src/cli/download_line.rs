@@ -74,7 +74,10 @@ mod tests {
     #[test]
     fn the_bar_grows_and_never_overflows() {
         assert_eq!(bar_line("a", 0, 2_000_000), format!("a [{}] 0.0 of 2.0 MB", "-".repeat(24)));
-        assert_eq!(bar_line("a", 1_000_000, 2_000_000), format!("a [{}{}] 1.0 of 2.0 MB", "#".repeat(12), "-".repeat(12)));
+        assert_eq!(
+            bar_line("a", 1_000_000, 2_000_000),
+            format!("a [{}{}] 1.0 of 2.0 MB", "#".repeat(12), "-".repeat(12))
+        );
         assert!(bar_line("a", 9, 3).contains(&"#".repeat(24)));
         assert!(bar_line("empty", 0, 0).contains(&"#".repeat(24)));
     }

@@ -159,10 +159,10 @@ impl EngineArgs {
             LoadFormatArg::Auto => LoadFormat::Safetensors,
             LoadFormatArg::Dummy => LoadFormat::Dummy { seed: 0 },
         };
-        let options =
-            LoadOptions { format, dtype: self.dtype.map(DType::from), max_positions: self.max_context };
+        let options = LoadOptions { format, dtype: self.dtype.map(DType::from), max_positions: self.max_context };
         let model = Model::load(&device, &source, options).with_context(|| format!("cannot load the model {name}"))?;
-        let engine = EngineHandle::start(device, model, served_name, &self.options()).context("cannot start the engine")?;
+        let engine =
+            EngineHandle::start(device, model, served_name, &self.options()).context("cannot start the engine")?;
         Ok(LoadedEngine { engine, source })
     }
 

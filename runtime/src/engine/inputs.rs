@@ -113,9 +113,11 @@ mod tests {
         inputs.clear();
         let prompt: Vec<u32> = (100..120).collect();
         let blocks = [BlockId::new(7), BlockId::new(2)];
-        let prefill = PlannedRows { tokens: &prompt, range: 14..18, block_table: &blocks, logit_rows: LogitRows::Nothing };
+        let prefill =
+            PlannedRows { tokens: &prompt, range: 14..18, block_table: &blocks, logit_rows: LogitRows::Nothing };
         assert_eq!(inputs.push(&prefill, 16), 0..0);
-        let decode = PlannedRows { tokens: &prompt, range: 3..4, block_table: &blocks[1..], logit_rows: LogitRows::Last };
+        let decode =
+            PlannedRows { tokens: &prompt, range: 3..4, block_table: &blocks[1..], logit_rows: LogitRows::Last };
         assert_eq!(inputs.push(&decode, 16), 0..1);
         let batch = inputs.as_batch();
         assert_eq!(batch.tokens, [114, 115, 116, 117, 103]);

@@ -188,9 +188,7 @@ impl EngineHandle {
         let (reply, answer) = oneshot::channel();
         let command = Command::Submit { submissions, reply };
         self.commands.try_send(command).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => {
-                EngineError::QueueFull { limit: COMMAND_QUEUE_LEN, retry_after_s: 1 }
-            }
+            mpsc::error::TrySendError::Full(_) => EngineError::QueueFull { limit: COMMAND_QUEUE_LEN, retry_after_s: 1 },
             mpsc::error::TrySendError::Closed(_) => EngineError::Stopped,
         })?;
         answer.await.map_err(|_closed| EngineError::Stopped)??;

@@ -175,7 +175,8 @@ impl EngineThread {
         let mut accepted = Vec::with_capacity(submissions.len());
         for submission in submissions {
             let Submission { request, sequence, events } = submission;
-            let sampler = match Sampler::new(request.sampling.clone(), &request.prompt, self.model.config().vocab_size) {
+            let sampler = match Sampler::new(request.sampling.clone(), &request.prompt, self.model.config().vocab_size)
+            {
                 Ok(sampler) => sampler,
                 Err(error) => {
                     self.take_back(&accepted);
