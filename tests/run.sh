@@ -49,6 +49,16 @@ install_requirements() {
         cp tests/requirements.txt "$venv/requirements.txt"
 }
 
+# Shows results, figures and skips; the whole output when something fails.
+rust_tests() {
+    local output="$target/rust-tests.log"
+    if ! cargo test --workspace --no-fail-fast -- --show-output >"$output" 2>&1; then
+        cat "$output"
+        return 1
+    fi
+    grep -iE '^ +(Running|Doc-tests)|^test result|max \|Δlogit\||logits bit-identical|(^|\.\.\. )skipped( |:)' "$output"
+}
+
 if cargo fmt --version >/dev/null 2>&1; then
     step "format" cargo fmt --all --check
 else
@@ -59,7 +69,8 @@ if cargo clippy --version >/dev/null 2>&1; then
 else
     skip "lints: the toolchain has no clippy"
 fi
-step "Rust tests" cargo test --workspace -- --show-output
+step "Rust tests, build" cargo test --workspace --no-run
+step "Rust tests" rust_tests
 step "binary" cargo build --package runtime --bin memos
 
 say "Python environment"
@@ -69,11 +80,11 @@ elif ! install_requirements; then
     skip "end-to-end tests: the packages of tests/requirements.txt could not be installed"
 else
     step "end-to-end tests" env MEMOS_BIN="$target/debug/memos" \
-        "$venv/bin/python" -m pytest tests/e2e -q -rs --durations=8 -p no:cacheprovider
+        "$venv/bin/python" -m pytest tests/e2e -q -rs --durations=5 --timeout 300 -p no:cacheprovider
 fi
 
-# Three kinds of lines: ours, libtest's for #[ignore], pytest's.
-readonly skips='(^|\.\.\. )SKIPPED|^test .* \.\.\. ignored'
-skipped=$(grep -cE "$skips" "$log" || true)
+# Lines of ours and of pytest.
+readonly skips='(^|\.\.\. )skipped( |:)'
+skipped=$(grep -ciE "$skips" "$log" || true)
 say "all passed in $SECONDS s; skipped: $skipped"
-grep -E "$skips" "$log" | sort | uniq -c || true
+grep -iE "$skips" "$log" | sort | uniq -c || true

@@ -77,6 +77,30 @@ pub enum MemoryError {
         /// The name that was given.
         name: String,
     },
+    /// A text that is not an id of its kind.
+    #[error("{text:?} is not {what}: it takes a UUID in lower case")]
+    InvalidId {
+        /// Of which kind.
+        what: &'static str,
+        /// The text that was given, cut.
+        text: String,
+    },
+    /// A text that is not a moment.
+    #[error("{text:?} is not a time: it takes RFC 3339 with an offset, such as 2026-03-01T12:00:00Z")]
+    InvalidTime {
+        /// The text that was given, cut.
+        text: String,
+    },
+    /// A name that is none of the few that are known.
+    #[error("{name:?} is not {what}: it must be one of {known}")]
+    UnknownName {
+        /// What was expected.
+        what: &'static str,
+        /// The name that was given, cut.
+        name: String,
+        /// The names there are.
+        known: &'static str,
+    },
     /// The operating system gave no randomness.
     #[error("the operating system gave no random bytes: {reason}")]
     NoEntropy {

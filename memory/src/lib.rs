@@ -1,7 +1,13 @@
-//! The memory layer: plain data, its rules and its stores. Today it holds governance's first part, the API keys.
+//! The memory layer: plain data, its rules and its stores. It never sees a model, a socket or a request.
 #![forbid(unsafe_code)]
 
 mod error;
 pub mod governance;
+mod ids;
+pub mod item;
+pub mod lifecycle;
+mod time;
 
 pub use error::MemoryError;
+pub use ids::{CubeId, ItemId};
+pub use time::{Clock, Timestamp};

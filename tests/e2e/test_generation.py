@@ -79,11 +79,18 @@ def test_the_second_request_finds_its_prompt_cached(client, model):
 
 
 def test_n_choices_share_the_prompt_and_differ(client, model):
-    answer = chat(client, model, n=4, temperature=1.5, seed=11, max_completion_tokens=16)
-    assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
-    assert len({choice.message.content for choice in answer.choices}) > 1
-    again = chat(client, model, n=4, temperature=1.5, seed=11, max_completion_tokens=16)
-    assert [c.message.content for c in again.choices] == [c.message.content for c in answer.choices]
+    def choices():
+        # Behind the end of its answer even a model that is sure of itself has to guess.
+        answer = chat(
+            client, model, n=4, temperature=1.8, seed=11, max_completion_tokens=60, extra_body={"ignore_eos": True}
+        )
+        assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
+        assert answer.usage.completion_tokens == 4 * 60
+        return [choice.message.content for choice in answer.choices]
+
+    first = choices()
+    assert len(set(first)) > 1
+    assert choices() == first
 
 
 def test_several_prompts_are_answered_in_order(client, model):
@@ -192,18 +199,25 @@ def test_logit_bias_forces_and_forbids(client, model, server):
     assert forbidden.choices[0].text != first
 
 
-@pytest.mark.parametrize("penalty", [{"frequency_penalty": 2.0}, {"presence_penalty": 2.0}, {"repetition_penalty": 1.8}])
-def test_penalties_bring_variety(client, model, server, penalty):
-    """Of a few tokens that a bias puts far above the others, greedy choice takes the same ones again and again."""
-    marks = "0123456789.,;:!?-+*/=()"
-    tokens = server.post("/tokenize", {"prompt": marks, "add_special_tokens": False}).json()["tokens"]
-    bias = {str(token): 100 for token in tokens}
+@pytest.mark.parametrize("penalty", [{"frequency_penalty": 2.0}, {"presence_penalty": 2.0}, {"repetition_penalty": 6.0}])
+def test_penalties_break_a_narrow_repetition(client, model, server, penalty):
+    """A bias makes the first token come again with a lead of 1 over all others: less than every penalty takes away."""
 
-    def num_different(**options):
-        answer = complete(client, model, max_tokens=24, logprobs=0, logit_bias=bias, extra_body=options)
-        return len(set(answer.choices[0].logprobs.tokens))
+    def generate(prompt, **options):
+        extra = {"ignore_eos": True, **options.pop("extra_body", {})}
+        return complete(client, model, prompt=prompt, extra_body=extra, **options).choices[0]
 
-    assert num_different(**penalty) > num_different()
+    prompt = server.post("/tokenize", {"prompt": "x", "add_special_tokens": False}).json()["tokens"]
+    piece = generate(prompt, max_tokens=1, logprobs=0).logprobs.tokens[0]
+    token = server.post("/tokenize", {"prompt": piece, "add_special_tokens": False}).json()["tokens"]
+    assert len(token) == 1
+    twice = generate(prompt + token * 2, max_tokens=0, echo=True, logprobs=2).logprobs
+    others = [logprob for other, logprob in twice.top_logprobs[-1].items() if other != piece]
+    bias = {str(token[0]): max(others) - twice.token_logprobs[-1] + 1.0}
+    repeated = generate(prompt, max_tokens=2, logprobs=0, logit_bias=bias).logprobs.tokens
+    assert repeated == [piece, piece]
+    broken = generate(prompt, max_tokens=2, logprobs=0, logit_bias=bias, extra_body=penalty).logprobs.tokens
+    assert broken != repeated
 
 
 def test_prompts_may_be_token_ids(client, model, server):

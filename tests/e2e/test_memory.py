@@ -5,7 +5,7 @@ import json
 import pytest
 from server import ROOT
 
-SAMPLES = ROOT / "models" / "bundled" / "model" / "samples.json"
+SAMPLES = ROOT / "models" / "bundled" / "samples.json"
 
 
 def samples():
