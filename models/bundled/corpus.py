@@ -288,9 +288,9 @@ def _memory_block(rng: Random, lines: list[str]) -> str:
 
 
 def _memory_lines(world: _World, num_memories: int, num_notes: int) -> list[str]:
-    """States num_memories facts, a fifth of the chats with updates, and mixes in unrelated notes."""
+    """States num_memories facts, in three fifths of the chats with updates, and mixes in unrelated notes."""
     rng = world.rng
-    update_share = rng.choice((0.0, 0.0, 0.0, 0.1, 0.3))
+    update_share = rng.choice((0.0, 0.0, 0.1, 0.2, 0.4))
     lines: list[str] = []
     for _ in range(num_memories * 3):
         if len(lines) == num_memories:

@@ -16,6 +16,7 @@ from random import Random
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch.utils.data import DataLoader, Dataset
 
@@ -127,6 +128,14 @@ def probe(model: Llama, encoder: ChatEncoder, device: torch.device, num_chats: i
     return {kind: sum(flags) / len(flags) for kind, flags in sorted(right.items())}
 
 
+def has_bf16() -> bool:
+    """Whether bf16 is faster than float32 here; a processor without bf16 units only emulates it."""
+    if torch.cuda.is_available():
+        return True
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and "avx512_bf16" in cpuinfo.read_text()
+
+
 @dataclass
 class Run:
     """A training run: the model, its optimisers, and how far it is."""
@@ -148,6 +157,12 @@ class Run:
         partial = path.with_suffix(".partial")
         torch.save(state, partial)
         partial.rename(path)
+
+    def start_from(self, folder: Path) -> None:
+        """Takes over exported weights; the curriculum begins at its last stage."""
+        exported = load_file(folder / "model.safetensors")
+        self.model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in exported.items()})
+        self.step = CURRICULUM[-1][0]
 
     def load(self, path: Path) -> None:
         state = torch.load(path, map_location=next(self.model.parameters()).device, weights_only=True)
@@ -171,7 +186,7 @@ def new_run(seed: int, device: torch.device) -> Run:
 
 
 def rate_factor(step: int, elapsed_share: float, decay_share: float) -> float:
-    """Share of the peak learning rate at a step, elapsed_share into this invocation's minutes."""
+    """Share of the peak learning rate at a step of this invocation, elapsed_share into this invocation's minutes."""
     warm = min(1.0, (step + 1) / WARMUP_STEPS)
     if decay_share <= 0 or elapsed_share < 1 - decay_share:
         return warm
@@ -187,6 +202,8 @@ def train(run: Run, arguments: argparse.Namespace, device: torch.device) -> None
     peak_rates = [optimizer.defaults["lr"] * arguments.rate for optimizer in run.optimizers]
     compiled = torch.compile(loss_of, dynamic=False)
     budget_s = arguments.minutes * 60
+    # A resumed run warms up again: its optimisers may be fresh, and a short warm-up costs nothing.
+    first_step = run.step
     started = saved = reported = time.monotonic()
     stops: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stops.append(number))
@@ -195,7 +212,7 @@ def train(run: Run, arguments: argparse.Namespace, device: torch.device) -> None
         elapsed = time.monotonic() - started
         if elapsed >= budget_s or stops:
             break
-        factor = rate_factor(run.step, elapsed / budget_s, arguments.decay_share)
+        factor = rate_factor(run.step - first_step, elapsed / budget_s, arguments.decay_share)
         for optimizer, peak_rate in zip(run.optimizers, peak_rates):
             for group in optimizer.param_groups:
                 group["lr"] = peak_rate * factor
@@ -203,7 +220,7 @@ def train(run: Run, arguments: argparse.Namespace, device: torch.device) -> None
             torch.from_numpy(array).to(device)
             for array in (rows.tokens, rows.targets, rows.weights, rows.positions, rows.chat_ids)
         )
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=arguments.bf16):
             loss = compiled(run.model, tokens, targets, weights, positions, attention_mask(chat_ids))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(run.model.parameters(), GRADIENT_NORM_MAX)
@@ -245,10 +262,12 @@ def main() -> None:
         "--decay-share", type=float, default=0.25, help="last share of the minutes, in which the rate falls to zero"
     )
     parser.add_argument("--resume", type=Path, help="checkpoint to go on from")
+    parser.add_argument("--weights", type=Path, help="exported folder to go on from, with fresh optimisers")
     parser.add_argument("--export", type=Path, help="folder to export the final weights to (the shipped one is model/)")
     parser.add_argument("--save-minutes", type=float, default=6, help="time between checkpoints")
     parser.add_argument("--rate", type=float, default=1.0, help="factor on the peak learning rates")
     parser.add_argument("--tokens-per-step", type=int, default=3072, help="tokens of a batch; more on a GPU")
+    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=has_bf16(), help="matrix products in bf16")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of the training itself")
     parser.add_argument("--workers", type=int, default=1, help="processes that generate chats")
     parser.add_argument("--seed", type=int, default=1)
@@ -257,6 +276,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run = new_run(arguments.seed, device)
+    if arguments.weights:
+        run.start_from(arguments.weights)
     if arguments.resume:
         run.load(arguments.resume)
     if arguments.minutes > 0:
