@@ -1,11 +1,13 @@
 //! The memory layer: plain data, its rules and its stores. It never sees a model, a socket or a request.
 #![forbid(unsafe_code)]
 
+pub mod cube;
 mod error;
 pub mod governance;
 mod ids;
 pub mod item;
 pub mod lifecycle;
+pub mod memories;
 mod time;
 
 pub use error::MemoryError;

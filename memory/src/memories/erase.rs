@@ -1,0 +1,119 @@
+//! Erasure: what was asked for and everything made from it leaves the cube, its snapshots and the files' bytes; the receipt says
+//! what went where.
+
+use serde_json::json;
+
+use super::mounted::{Entry, MountedCube};
+use super::{MemoriesError, Purged};
+use crate::ItemId;
+use crate::governance::audit::{self, AuditFilter};
+use crate::governance::{Action, Actor, GovernanceError, grants};
+use crate::store::{By, Erased, Store, StoreError};
+
+/// Most memories that are erased by one call.
+pub const NUM_ERASED_MAX: usize = 1_000;
+
+/// What an erasure did.
+#[derive(Debug)]
+pub struct Erasure {
+    /// In the cube itself.
+    pub erased: Erased,
+    /// Memories removed from snapshots of the cube.
+    pub num_in_snapshots: u64,
+    /// Grants that named an erased memory.
+    pub num_grants: u64,
+    /// Audit entries whose names and reasons were removed; their proofs stay valid.
+    pub num_audit_entries: u64,
+    /// Whether no byte of it is left in any file of the cube. `false`: a reader still holds an old view; the next erasure or
+    /// mount completes it.
+    pub is_final: bool,
+}
+
+impl Erasure {
+    /// All memories that are gone: those that were named and those made from them.
+    pub fn gone(&self) -> impl Iterator<Item = ItemId> {
+        self.erased.items.iter().chain(&self.erased.derived).map(|(_row, id)| *id)
+    }
+}
+
+impl MountedCube {
+    /// Erases memories and everything that was made from them.
+    ///
+    /// # Errors
+    /// The actor may not, a memory is unknown, or one is under legal hold; then nothing was erased.
+    pub fn erase(&self, actor: &Actor, ids: &[ItemId], reason: Option<&str>) -> Result<Erasure, MemoriesError> {
+        if ids.len() > NUM_ERASED_MAX {
+            return Err(MemoriesError::TooMany { what: "memories", found: ids.len(), limit: NUM_ERASED_MAX });
+        }
+        let name = actor.to_string();
+        let (erased, num_grants, num_audit_entries) = self.change(actor, |tx| {
+            for &id in ids {
+                self.permit_item(tx, actor, Action::EraseItems, id)?;
+            }
+            let erased = tx.erase(ids, Vec::new(), By { actor: &name, reason })?;
+            let gone: Vec<ItemId> = erased.items.iter().chain(&erased.derived).map(|(_row, id)| *id).collect();
+            let (mut num_grants, mut num_entries) = (0, 0);
+            for id in &gone {
+                num_grants += grants::erase_for_item(tx.connection(), &self.reference().id, id)? as u64;
+                num_entries += self.erase_audit_of(tx.connection(), actor, *id)?;
+            }
+            let details = json!({ "named": erased.items.len(), "derived": erased.derived.len() });
+            let entry = Entry { action: "item.erase", objects: gone, reason, details: Some(details) };
+            Ok(((erased, num_grants, num_entries), entry))
+        })?;
+        let gone: Vec<ItemId> = erased.items.iter().chain(&erased.derived).map(|(_row, id)| *id).collect();
+        let num_in_snapshots = self.erase_in_snapshots(&gone, By { actor: &name, reason })?;
+        let is_final = self.purge_everywhere()? == Purged::Completely;
+        self.seal()?;
+        self.refresh_usage()?;
+        Ok(Erasure { erased, num_in_snapshots, num_grants, num_audit_entries, is_final })
+    }
+
+    /// Removes what earlier audit entries say about an erased memory: who and why. That something happened stays.
+    fn erase_audit_of(
+        &self,
+        connection: &rusqlite::Connection,
+        actor: &Actor,
+        id: ItemId,
+    ) -> Result<u64, GovernanceError> {
+        let filter = AuditFilter { object: Some(id), ..AuditFilter::default() };
+        let seqs: Vec<u64> =
+            audit::list(connection, &filter, audit::LIST_LEN_MAX)?.into_iter().map(|entry| entry.seq).collect();
+        if seqs.is_empty() {
+            return Ok(0);
+        }
+        let entry = Entry { action: audit::ERASE_ACTION, objects: Vec::new(), reason: None, details: None };
+        let event = self.event(actor, entry, audit::Outcome::Allowed);
+        Ok(audit::erase_entries(connection, &seqs, &event)? as u64)
+    }
+
+    fn erase_in_snapshots(&self, ids: &[ItemId], by: By<'_>) -> Result<u64, MemoriesError> {
+        let mut num_erased = 0;
+        for path in self.directory().snapshot_paths()? {
+            let store = Store::open(&path, self.reference().id, self.shared().clock.clone(), &super::EXTRA_SCHEMA)?;
+            let erased = store.write(|tx| {
+                let mut here = Vec::new();
+                for &id in ids {
+                    // A snapshot may be older than the memory, or younger than its erasure elsewhere.
+                    if tx.get(id)?.is_some() {
+                        here.push(id);
+                    }
+                }
+                if here.is_empty() { Ok(Erased::default()) } else { tx.erase(&here, Vec::new(), by) }
+            })?;
+            num_erased += (erased.items.len() + erased.derived.len()) as u64;
+            store.purge()?;
+        }
+        Ok(num_erased)
+    }
+
+    /// Overwrites what was erased in the store's files.
+    pub(super) fn purge_everywhere(&self) -> Result<Purged, MemoriesError> {
+        match self.directory().store().purge() {
+            Ok(_purged) => Ok(Purged::Completely),
+            // Readers hold an old view for milliseconds at most; it is tried again with the next erasure and at mount.
+            Err(StoreError::PurgeBusy) => Ok(Purged::Later),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
