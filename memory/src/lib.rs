@@ -8,6 +8,7 @@ mod ids;
 pub mod item;
 pub mod lifecycle;
 pub mod memories;
+pub mod store;
 mod time;
 
 pub use error::MemoryError;
