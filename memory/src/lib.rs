@@ -6,6 +6,7 @@ pub mod governance;
 mod ids;
 pub mod item;
 pub mod lifecycle;
+pub mod search;
 mod time;
 
 pub use error::MemoryError;
