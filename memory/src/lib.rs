@@ -9,6 +9,7 @@ pub mod item;
 pub mod lifecycle;
 pub mod memories;
 pub mod store;
+pub mod search;
 mod time;
 
 pub use error::MemoryError;

@@ -1,0 +1,182 @@
+//! Words as duplicates are compared by: closer to the letter than terms are, since a changed letter can change a fact.
+
+use unicode_normalization::UnicodeNormalization;
+
+use crate::search::analyzer::{Script, runs};
+
+/// One word of a text: in lower case if it is an ordinary one, to the letter if it is a name, a code or a sign.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Word {
+    text: String,
+    is_plain: bool,
+}
+
+impl Word {
+    /// Whether a text may have this word more than its duplicate has.
+    pub fn is_plain(&self) -> bool {
+        self.is_plain
+    }
+}
+
+/// Words that say nothing by themselves.
+const EMPTY_WORDS: [&str; 7] = ["a", "also", "an", "please", "really", "the", "very"];
+
+/// Contractions with what they stand for. What may stand for two things ("he's": is, has) is left as it is.
+const CONTRACTIONS: [(&str, &str); 37] = [
+    ("ain't", "is not"),
+    ("aren't", "are not"),
+    ("can't", "can not"),
+    ("cannot", "can not"),
+    ("couldn't", "could not"),
+    ("didn't", "did not"),
+    ("doesn't", "does not"),
+    ("don't", "do not"),
+    ("hadn't", "had not"),
+    ("hasn't", "has not"),
+    ("haven't", "have not"),
+    ("isn't", "is not"),
+    ("mustn't", "must not"),
+    ("needn't", "need not"),
+    ("shouldn't", "should not"),
+    ("wasn't", "was not"),
+    ("weren't", "were not"),
+    ("won't", "will not"),
+    ("wouldn't", "would not"),
+    ("i'm", "i am"),
+    ("i've", "i have"),
+    ("i'll", "i will"),
+    ("you're", "you are"),
+    ("you've", "you have"),
+    ("you'll", "you will"),
+    ("he'll", "he will"),
+    ("she'll", "she will"),
+    ("it'll", "it will"),
+    ("we're", "we are"),
+    ("we've", "we have"),
+    ("we'll", "we will"),
+    ("they're", "they are"),
+    ("they've", "they have"),
+    ("they'll", "they will"),
+    ("that'll", "that will"),
+    ("there'll", "there will"),
+    ("who'll", "who will"),
+];
+
+/// Words that change what is said around them: negations (of the larger European languages), limits, doubts, modes,
+/// times, numbers, opposites, attributions.
+const CHARGED_WORDS: &str = " \
+    not no never none nobody nothing nowhere neither nor without lacks lack lacking fails failed fail refuses refused \
+    nicht kein keine keinen keinem keiner nie niemals ohne weder ne pas jamais sans aucun aucune rien nunca sin nada \
+    ningún ninguna non mai senza nessuno não sem nenhum niet geen nooit zonder inte ingen aldrig utan ikke aldri nie \
+    bez не нет никогда без ні \
+    only just merely solely except but unless if whether when while although though because instead rather than or and \
+    either both all every each any some most many few several half almost nearly barely hardly scarcely about around \
+    approximately roughly exactly precisely least less more fewer over under above below up down off on out in \
+    may might could should would will shall must can cannot wants wanted hopes hoped plans planned intends tries tried \
+    perhaps maybe possibly probably likely unlikely allegedly reportedly supposedly apparently seems seemed claims \
+    claimed says said thinks thought believes believed denies denied wishes wished pretends \
+    always usually often sometimes occasionally rarely seldom again still yet already anymore longer once twice ever \
+    before after until till since during ago now then today yesterday tomorrow tonight morning afternoon evening noon \
+    night midnight day daily week weekly weekend month monthly year yearly annually next last first second third final \
+    former formerly previously earlier later early late recently currently temporarily permanently past future old new \
+    ex used was were been had did be being to from of for with against by at into \
+    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen \
+    eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion dozen \
+    pair double triple single quarter \
+    january february march april may june july august september october november december jan feb mar apr jun jul aug \
+    sep sept oct nov dec monday tuesday wednesday thursday friday saturday sunday mon tue wed thu fri sat sun am pm \
+    left right north south east west true false fake real wrong dislikes dislike hates hate avoids avoid stops stopped \
+    quit cancelled canceled deleted removed disabled enabled closed open opened dead alive too so ";
+
+/// Beginnings that turn a word into its opposite.
+const OPPOSITE_PREFIXES: [&str; 8] = ["un", "non", "dis", "anti", "in", "im", "ir", "mis"];
+
+/// The text in the form whose hash is compared: compatibility forms, spacing, the first letter's case and one full stop
+/// at the end do not count. Case within the text does: it may be that of a code.
+pub(super) fn normalise(text: &str) -> String {
+    let composed: String = text.nfkc().collect();
+    let mut normal = composed.split_whitespace().collect::<Vec<_>>().join(" ");
+    // An ellipsis is no full stop.
+    if normal.ends_with('.') && !normal.ends_with("..") {
+        normal.pop();
+    }
+    let first_word = normal.split(' ').next().unwrap_or("");
+    // "McKay" and "A-4417" are to the letter, "The" is not.
+    let is_ordinary = first_word.chars().skip(1).all(|letter| letter.is_lowercase());
+    match normal.chars().next() {
+        Some(first) if is_ordinary => first.to_lowercase().chain(normal.chars().skip(1)).collect(),
+        _ => normal,
+    }
+}
+
+/// The words of a text without the empty ones.
+pub(super) fn words_of(text: &str) -> Vec<Word> {
+    let normal =
+        normalise(text).replace(['\u{2019}', '\u{2018}'], "'").replace(['\u{2010}', '\u{2011}', '\u{2212}'], "-");
+    let mut words = Vec::new();
+    let mut starts_sentence = true;
+    for piece in normal.split(' ') {
+        let stripped = piece.trim_matches(is_neutral);
+        if !stripped.is_empty() {
+            let is_name = stripped.contains(|letter: char| letter.is_uppercase());
+            // A capital at the beginning of a sentence says nothing, within one it makes a name.
+            let later = stripped.chars().skip(1).any(|letter| letter.is_uppercase());
+            push(
+                &mut words,
+                stripped,
+                if starts_sentence && !later { Capitals::OfSentence } else { Capitals::of(is_name) },
+            );
+        }
+        starts_sentence = piece.trim_end_matches(['"', '\'', ')']).ends_with(['.', '!', ':', '?']);
+    }
+    words
+}
+
+/// What the capitals of a word mean.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Capitals {
+    None,
+    OfSentence,
+    OfName,
+}
+
+impl Capitals {
+    fn of(is_name: bool) -> Self {
+        if is_name { Self::OfName } else { Self::None }
+    }
+}
+
+fn push(words: &mut Vec<Word>, piece: &str, capitals: Capitals) {
+    if capitals == Capitals::OfName {
+        return words.push(Word { text: piece.to_owned(), is_plain: false });
+    }
+    let lower = piece.to_lowercase();
+    if EMPTY_WORDS.contains(&lower.as_str()) {
+        return;
+    }
+    if let Some((_, long)) = CONTRACTIONS.iter().find(|(short, _)| *short == lower) {
+        words.extend(long.split(' ').map(|text| Word { text: text.to_owned(), is_plain: false }));
+        return;
+    }
+    // At the beginning of a sentence a name looks like any word, so it may not be missing from the other text either.
+    let is_plain = capitals == Capitals::None && is_plain(&lower);
+    words.push(Word { text: lower, is_plain });
+}
+
+/// Whether a word in lower case is an ordinary one: of three letters and more, in a script with words, nothing else in
+/// it, and of no known weight.
+fn is_plain(lower: &str) -> bool {
+    let is_of_letters = lower.chars().all(|letter| letter.is_alphabetic());
+    let has_words = runs(lower).all(|(script, _)| script == Script::Spaced);
+    is_of_letters
+        && has_words
+        && lower.chars().count() > 2
+        && !CHARGED_WORDS.split(' ').any(|charged| charged == lower)
+        && !OPPOSITE_PREFIXES.iter().any(|prefix| lower.starts_with(prefix))
+}
+
+/// Punctuation around a word that does not change what it says. A question mark, a sign and a currency do.
+fn is_neutral(letter: char) -> bool {
+    matches!(letter, '.' | ',' | ';' | ':' | '!' | '"' | '\'' | '(' | ')' | '[' | ']' | '*' | '_' | '`')
+        || matches!(letter, '\u{201c}' | '\u{201d}' | '\u{201e}' | '\u{ab}' | '\u{bb}' | '\u{2026}')
+}
