@@ -2,8 +2,10 @@
 #![forbid(unsafe_code)]
 
 mod error;
+pub mod exchange;
 pub mod governance;
 mod ids;
+pub mod ingest;
 pub mod item;
 pub mod lifecycle;
 mod time;
