@@ -3,8 +3,10 @@
 
 pub mod cube;
 mod error;
+pub mod exchange;
 pub mod governance;
 mod ids;
+pub mod ingest;
 pub mod item;
 pub mod lifecycle;
 pub mod memories;
