@@ -94,9 +94,11 @@ pub fn unpack(
 ) -> Result<Unpacked, CubeError> {
     let file = File::open(archive).map_err(CubeError::io("open", archive))?;
     let scratch = Scratch::new(parent)?;
-    let packed = extract(archive, file, &scratch.0)?;
-    let packed_by = packed.owner.clone();
-    let manifest = Manifest { name: name.unwrap_or_else(|| packed.name.clone()), owner, ..packed };
+    let mut manifest = extract(archive, file, &scratch.0)?;
+    let packed_by = std::mem::replace(&mut manifest.owner, owner);
+    if let Some(name) = name {
+        manifest.name = name;
+    }
     let folder = parent.join(manifest.name.as_str());
     if folder.exists() {
         return Err(CubeError::Exists { path: folder });

@@ -76,7 +76,7 @@ impl MountedCube {
         actor: &Actor,
         id: ItemId,
     ) -> Result<u64, GovernanceError> {
-        let filter = AuditFilter { object: Some(id), ..AuditFilter::default() };
+        let filter = AuditFilter { item: Some(id), ..AuditFilter::default() };
         let seqs: Vec<u64> =
             audit::list(connection, &filter, audit::LIST_LEN_MAX)?.into_iter().map(|entry| entry.seq).collect();
         if seqs.is_empty() {

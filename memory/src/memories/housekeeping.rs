@@ -1,6 +1,6 @@
 //! What is done between requests: counting recalls, activating what was recalled, retention, missing vectors, sealing the audit log.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use serde_json::json;
@@ -95,13 +95,13 @@ impl MountedCube {
 
     fn retain(&self) -> Result<(usize, usize), MemoriesError> {
         let (now, rules) = (self.now(), &self.shared().retention);
-        let mut due: HashMap<RetentionAction, Vec<ItemId>> = HashMap::new();
+        let mut due: BTreeMap<RetentionAction, Vec<ItemId>> = BTreeMap::new();
         let mut cursor = self.retention_cursor.lock().unwrap_or_else(PoisonError::into_inner);
         let items = self.read(|reader| {
             let mut items = reader.expired(now, NUM_PER_ROUND)?;
             // Rules look at every memory in turn, a few in each round.
             if !rules.rules().is_empty() {
-                items.extend(reader.page_of_rows(*cursor, NUM_PER_ROUND)?.into_iter().map(|(row, item)| {
+                items.extend(reader.rows_after(*cursor, NUM_PER_ROUND)?.into_iter().map(|(row, item)| {
                     *cursor = Some(row);
                     item
                 }));

@@ -161,11 +161,6 @@ impl CubeIndex {
         }
     }
 
-    /// Number of memories.
-    pub fn len(&self) -> usize {
-        self.heads.len()
-    }
-
     /// The head of a row.
     pub fn head(&self, row: Row) -> Option<&ItemHead> {
         self.heads.get(&row)

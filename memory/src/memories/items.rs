@@ -5,8 +5,9 @@ use serde_json::json;
 use super::mounted::{Entry, MountedCube};
 use super::{MemoriesError, Purpose};
 use crate::governance::grants::{self, Grant, GrantId, GrantObject, NewGrant};
+use crate::governance::access::ItemColumns;
 use crate::governance::audit::Outcome;
-use crate::governance::{Action, Actor, Allowed, Decision, GovernanceError, GrantSet, ItemColumns, Right, Subject};
+use crate::governance::{Action, Actor, Allowed, Decision, GovernanceError, GrantSet, Right, Subject};
 use crate::item::{Item, ItemPatch, NewItem, Version};
 use crate::lifecycle::ItemState;
 use crate::store::{
@@ -253,7 +254,7 @@ impl MountedCube {
     /// # Errors
     /// The actor may not, the memory is held, or the file cannot be purged yet.
     pub fn redact(&self, actor: &Actor, id: ItemId, reason: Option<&str>) -> Result<Redacted, MemoriesError> {
-        let redactor = self.shared().redactor_or_default();
+        let redactor = self.shared().redactor_for_requests();
         let redacted = self.change_item(actor, Action::RedactItems, id, ("item.redact", reason), |tx, by| {
             Ok(tx.redact_each(id, &|text| redactor.redact(text).0, by)?)
         })?;
@@ -380,5 +381,6 @@ pub enum Hold {
 /// The permission as a part of the query.
 fn restriction(allowed: &Allowed, now: Timestamp) -> Restriction {
     let columns = ItemColumns { id: "item.id", user: "item.scope_user", agent: "item.scope_agent" };
-    allowed.access().sql(columns, now)
+    let condition = allowed.access().sql(columns, 1, now);
+    Restriction { condition: condition.sql, values: condition.params }
 }

@@ -1,6 +1,5 @@
 //! One cube in use: its folder, the index over it, its audit log, and the one way in which it changes.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
@@ -11,7 +10,7 @@ use super::{Embedder, MemoriesError};
 use crate::cube::{CubeDirectory, Manifest};
 use crate::governance::audit::{self, AuditEvent, AuditReport, HeadsFile, NUM_READS_WAITING_MAX, Outcome, ReadAudit};
 use crate::governance::quota::{QuotaBook, Storage};
-use crate::governance::redaction::{RedactionConfig, Redactor};
+use crate::governance::redaction::Redactor;
 use crate::governance::retention::RetentionRules;
 use crate::governance::{Action, Actor, Allowed, AuditKey, CubeRef, Decision, GrantSet, PolicyEngine};
 use crate::item::Item;
@@ -31,6 +30,7 @@ pub(super) struct Shared {
     pub(super) heads_folder: PathBuf,
     pub(super) quotas: QuotaBook,
     pub(super) redactor: Option<Redactor>,
+    pub(super) default_redactor: Redactor,
     pub(super) retention: RetentionRules,
     pub(super) embedder: RwLock<Option<Arc<dyn Embedder>>>,
 }
@@ -41,8 +41,8 @@ impl Shared {
     }
 
     /// For redaction on request, which works also where nothing is redacted on the way in.
-    pub(super) fn redactor_or_default(&self) -> Cow<'_, Redactor> {
-        self.redactor.as_ref().map_or_else(|| Cow::Owned(Redactor::new(&RedactionConfig::default())), Cow::Borrowed)
+    pub(super) fn redactor_for_requests(&self) -> &Redactor {
+        self.redactor.as_ref().unwrap_or(&self.default_redactor)
     }
 }
 
@@ -294,7 +294,7 @@ impl MountedCube {
         self.permit(actor, Action::ReadAudit)?;
         let heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner).heads().to_vec();
         let key = self.shared.audit_key.public();
-        self.read(|reader| Ok(audit::verify(reader.connection(), &heads, &[key])?))
+        self.read(|reader| Ok(audit::verify(reader.connection(), &self.reference.id, &heads, &[key])?))
     }
 
     /// Builds the index anew, with another embedder or after a failure.

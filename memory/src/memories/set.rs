@@ -9,7 +9,7 @@ use super::{EXTRA_SCHEMA, Embedder, MemoriesError};
 use crate::Clock;
 use crate::cube::{self, CubeDirectory, CubeError, CubeName, Manifest};
 use crate::governance::quota::QuotaBook;
-use crate::governance::redaction::Redactor;
+use crate::governance::redaction::{RedactionConfig, Redactor};
 use crate::governance::retention::RetentionRules;
 use crate::governance::{Action, Actor, AuditKey, CubeRef, GrantSet, PolicyEngine};
 
@@ -64,6 +64,7 @@ impl Memories {
             heads_folder: parts.heads_folder,
             quotas: parts.quotas,
             redactor: parts.redactor,
+            default_redactor: Redactor::new(&RedactionConfig::default()),
             retention: parts.retention,
             embedder: RwLock::new(parts.embedder),
         };

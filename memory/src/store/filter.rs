@@ -38,12 +38,12 @@ pub struct ItemFilter {
 }
 
 /// A condition of another module, such as the grants of a caller, joined into the query. It is SQL over the alias
-/// `item` (the table `items`) with one `?` per value; being `'static`, it cannot come from a request.
+/// `item` (the table `items`) whose values stand as `?1`, `?2` and so on; nothing of a request is ever a part of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Restriction {
     /// The condition.
-    pub condition: &'static str,
-    /// What its `?` stand for.
+    pub condition: String,
+    /// What `?1` and the following stand for.
     pub values: Vec<Value>,
 }
 
@@ -80,6 +80,7 @@ impl Conditions {
         conditions.add_labels(filter, moment)?;
         conditions.add_fields(filter, content)?;
         if let Some(Restriction { condition, values }) = restriction {
+            let condition = renumbered(condition, conditions.values.len());
             conditions.add(&format!("({condition})"), values.iter().cloned());
         }
         Ok(conditions)
@@ -157,6 +158,18 @@ impl Conditions {
         }
         Ok(())
     }
+}
+
+/// The condition with `offset` added to the number of each value, since others stand before it.
+fn renumbered(condition: &str, offset: usize) -> String {
+    let mut parts = condition.split('?');
+    let mut sql = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let len = part.bytes().take_while(u8::is_ascii_digit).count();
+        let number: usize = part[..len].parse().expect("values of a condition are numbered: this is a bug");
+        sql.push_str(&format!("?{}{}", number + offset, &part[len..]));
+    }
+    sql
 }
 
 /// A list as one bound value, so that the statement's text does not depend on its length.

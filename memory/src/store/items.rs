@@ -137,6 +137,21 @@ impl<'a> Reader<'a> {
         ids.iter().map(|&id| self.get(id)).collect()
     }
 
+    /// Memories after a row, in order of rows: for work that looks at all of them, a few at a time.
+    ///
+    /// # Errors
+    /// Also for a limit that is out of bounds.
+    pub fn rows_after(&self, after: Option<ItemRow>, limit: usize) -> Result<Vec<(ItemRow, Item)>, StoreError> {
+        let sql = concat!("SELECT ", item_columns!("item"), " FROM items AS item WHERE item.row > ? ORDER BY item.row LIMIT ?");
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query([after.map_or(0, ItemRow::get), checked_limit(limit)?])?;
+        let mut items = Vec::new();
+        while let Some(row) = rows.next()? {
+            items.push(decode(row, self.cube)?);
+        }
+        Ok(items)
+    }
+
     /// Calls with every memory as it is now, in order of rows: for building an index in memory.
     pub fn for_each_current(
         &self,

@@ -87,6 +87,11 @@ impl DuplicateProfile {
         self.hash
     }
 
+    /// Share of the terms of both that are in both, 0 to 1.
+    pub fn similarity(&self, other: &Self) -> f32 {
+        self.terms.jaccard(&other.terms)
+    }
+
     /// How this text and the other relate; the same from both sides.
     pub fn compare(&self, other: &Self) -> Verdict {
         if self.hash == other.hash {

@@ -1,0 +1,195 @@
+//! Tests of the boundary: what callers see of it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::*;
+use crate::cube::CubeName;
+use crate::governance::quota::{Quota, QuotaBook};
+use crate::governance::retention::RetentionRules;
+use crate::governance::{Actor, AuditKey, GovernanceError, Identity, PolicyEngine, Right, Role, Subject};
+use crate::item::{ItemPatch, NewItem};
+use crate::lifecycle::ItemState;
+use crate::store::ItemFilter;
+use crate::{Clock, ItemId};
+
+struct Place {
+    folder: tempfile::TempDir,
+    memories: Memories,
+}
+
+fn actor(tenant: &str, role: Role) -> Actor {
+    Actor::of_tenant(Identity { tenant: tenant.parse().expect("a tenant"), role })
+}
+
+fn open(folder: &Path, quota: Quota) -> Memories {
+    for name in ["cubes", "heads"] {
+        std::fs::create_dir_all(folder.join(name)).expect("a folder");
+    }
+    Memories::new(MemoriesParts {
+        folder: folder.join("cubes"),
+        heads_folder: folder.join("heads"),
+        clock: Clock::system(),
+        policy: PolicyEngine::builtin(),
+        audit_key: AuditKey::from_seed(&[7; 32]),
+        quotas: QuotaBook::new(quota, std::collections::HashMap::new()),
+        redactor: None,
+        retention: RetentionRules::none(),
+        embedder: None,
+    })
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let memories = open(folder.path(), Quota::default());
+        Self { folder, memories }
+    }
+
+    fn cube(&self, actor: &Actor, name: &str) -> Arc<MountedCube> {
+        self.memories.create(actor, name.parse::<CubeName>().expect("a name")).expect("created")
+    }
+}
+
+fn add(cube: &MountedCube, actor: &Actor, texts: &[&str]) -> Vec<ItemId> {
+    let items = texts.iter().map(|text| NewItem::fact(*text)).collect();
+    let added = cube.add(actor, items, AddOptions::default()).expect("added");
+    added.into_iter().map(|added| added.item.id).collect()
+}
+
+fn found(cube: &MountedCube, actor: &Actor, query: &str) -> Vec<String> {
+    let answer = cube.search(actor, &SearchRequest::new(query, 10)).expect("searched");
+    answer.results.into_iter().map(|found| found.item.text).collect()
+}
+
+#[test]
+fn what_was_added_is_found_and_survives_unmounting() {
+    let place = Place::new();
+    let ann = actor("acme", Role::Admin);
+    let cube = place.cube(&ann, "notes");
+    add(&cube, &ann, &["Zorvan lives in Oslo", "Velka likes teal", "The lab code is 4417"]);
+    assert_eq!(found(&cube, &ann, "Where does Zorvan live?")[0], "Zorvan lives in Oslo");
+    drop(cube);
+    let name = "notes".parse().expect("a name");
+    place.memories.unmount(&ann, &name).expect("unmounted");
+    assert!(matches!(place.memories.cube(&name), Err(MemoriesError::NotFound { .. })));
+    let cube = place.memories.mount(&ann, &name).expect("mounted");
+    assert_eq!(found(&cube, &ann, "4417"), ["The lab code is 4417"]);
+    assert!(cube.verify(&ann).expect("verified").findings.is_empty());
+    assert!(cube.verify_audit(&ann).expect("verified").is_intact());
+}
+
+#[test]
+fn a_contradicted_fact_ceases_to_be_found_and_stays_in_the_past() {
+    let place = Place::new();
+    let ann = actor("acme", Role::User);
+    let cube = place.cube(&actor("acme", Role::Admin), "notes");
+    let options = AddOptions { contradictions: Contradictions::Supersede, ..AddOptions::default() };
+    let first = cube.add(&ann, vec![NewItem::fact("Zorvan lives in Oslo")], options).expect("added")[0].item.clone();
+    let second = cube.add(&ann, vec![NewItem::fact("Zorvan lives in Bergen")], options).expect("added");
+    assert_eq!(second[0].event, AddEvent::Superseded(vec![first.id]));
+    assert_eq!(found(&cube, &ann, "Where does Zorvan live?"), ["Zorvan lives in Bergen"]);
+    let past = SearchRequest { as_of: Some(first.recorded_at), ..SearchRequest::new("Where does Zorvan live?", 10) };
+    let answer = cube.search(&ann, &past).expect("searched");
+    assert_eq!(answer.results[0].item.text, "Zorvan lives in Oslo");
+}
+
+#[test]
+fn the_same_text_is_added_once_and_what_if_changes_nothing() {
+    let place = Place::new();
+    let ann = actor("acme", Role::Admin);
+    let cube = place.cube(&ann, "notes");
+    let ids = add(&cube, &ann, &["Velka likes teal", "Velka likes teal.", "Velka likes green"]);
+    assert_eq!(ids[0], ids[1]);
+    assert_ne!(ids[0], ids[2]);
+    let without = SearchRequest { without: vec![ids[0]], ..SearchRequest::new("What does Velka like?", 10) };
+    assert_eq!(cube.search(&ann, &without).expect("searched").results.len(), 1);
+    let instead = vec![(ids[0], "Velka likes crimson".to_owned())];
+    let instead = SearchRequest { instead, ..SearchRequest::new("crimson", 10) };
+    assert_eq!(cube.search(&ann, &instead).expect("searched").results[0].item.id, ids[0]);
+    assert!(found(&cube, &ann, "crimson").is_empty());
+}
+
+#[test]
+fn other_tenants_see_nothing_until_it_is_shared_and_unknown_is_like_foreign() {
+    let place = Place::new();
+    let (ann, eve) = (actor("acme", Role::Admin), actor("evil", Role::Admin));
+    let cube = place.cube(&ann, "notes");
+    let ids = add(&cube, &ann, &["The lab code is 4417", "Velka likes teal"]);
+    let message = |result: Result<crate::item::Item, MemoriesError>| result.expect_err("refused").to_string();
+    let unknown = ItemId::new();
+    assert_eq!(
+        message(cube.get(&eve, ids[0], None)).replace(&ids[0].to_string(), "ID"),
+        message(cube.get(&eve, unknown, None)).replace(&unknown.to_string(), "ID")
+    );
+    assert!(cube.search(&eve, &SearchRequest::new("code", 10)).is_err());
+    assert!(place.memories.list(&eve).expect("listed").is_empty());
+    let subject: Subject = "evil".parse().expect("a subject");
+    let share = Share { item: Some(ids[1]), subject, right: Right::Read, expires_at: None };
+    let grant = cube.share(&ann, share, None).expect("shared");
+    assert_eq!(found(&cube, &eve, "code teal"), ["Velka likes teal"]);
+    let listing = Listing { limit: 10, filter: ItemFilter::default(), ..Listing::default() };
+    assert_eq!(cube.list(&eve, listing).expect("listed").items.len(), 1);
+    assert!(cube.update(&eve, ids[1], None, ItemPatch { salience: Some(1.0), ..ItemPatch::default() }, None).is_err());
+    cube.unshare(&ann, grant.id, None).expect("taken back");
+    assert!(cube.search(&eve, &SearchRequest::new("teal", 10)).is_err());
+}
+
+#[test]
+fn an_erased_memory_is_in_no_byte_of_the_cube_or_its_snapshots() {
+    let place = Place::new();
+    let ann = actor("acme", Role::Admin);
+    let cube = place.cube(&ann, "notes");
+    let ids = add(&cube, &ann, &["The canary xylophonequagmire sings", "Velka likes teal"]);
+    cube.snapshot(&ann, &"before".parse().expect("a name")).expect("kept");
+    let patch = ItemPatch { text: Some("The canary xylophonequagmire sings loudly".to_owned()), ..ItemPatch::default() };
+    cube.update(&ann, ids[0], Some(1), patch, Some("it got louder")).expect("edited");
+    let erasure = cube.erase(&ann, &[ids[0]], Some("asked for")).expect("erased");
+    assert!(erasure.is_final);
+    assert_eq!(erasure.num_in_snapshots, 1);
+    assert!(found(&cube, &ann, "xylophonequagmire").is_empty());
+    assert!(matches!(cube.get(&ann, ids[0], None), Err(MemoriesError::NotFound { .. })));
+    assert_eq!(files_with(place.folder.path(), "xylophonequagmire"), Vec::<std::path::PathBuf>::new());
+    assert!(cube.verify_audit(&ann).expect("verified").is_intact());
+}
+
+#[test]
+fn a_legal_hold_refuses_erasure_and_a_full_quota_refuses_additions() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let memories = open(folder.path(), Quota { num_items_max: Some(2), bytes_max: None });
+    let ann = actor("acme", Role::Admin);
+    let cube = memories.create(&ann, "notes".parse().expect("a name")).expect("created");
+    let ids = add(&cube, &ann, &["one", "two"]);
+    let full = cube.add(&ann, vec![NewItem::fact("three")], AddOptions::default());
+    assert!(matches!(full, Err(MemoriesError::Governance(GovernanceError::QuotaExceeded { .. }))));
+    cube.hold(&ann, ids[0], Hold::Set, Some("a trial")).expect("held");
+    assert!(cube.erase(&ann, &[ids[0]], None).is_err());
+    cube.erase(&ann, &[ids[1]], None).expect("erased");
+    add(&cube, &ann, &["three"]);
+}
+
+#[test]
+fn recalled_memories_become_active() {
+    let place = Place::new();
+    let ann = actor("acme", Role::Admin);
+    let cube = place.cube(&ann, "notes");
+    let new = NewItem { state: ItemState::Generated, ..NewItem::fact("Zorvan lives in Oslo") };
+    let id = cube.add(&ann, vec![new], AddOptions::default()).expect("added")[0].item.id;
+    cube.note_recalled([id]);
+    assert_eq!(cube.housekeep().expect("kept").num_activated, 1);
+    assert_eq!(cube.get(&ann, id, None).expect("there").state, ItemState::Activated);
+    assert_eq!(cube.housekeep().expect("kept"), Housekept::default());
+}
+
+fn files_with(folder: &Path, text: &str) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(files_with(&path, text));
+        } else if std::fs::read(&path).expect("a file").windows(text.len()).any(|bytes| bytes == text.as_bytes()) {
+            found.push(path);
+        }
+    }
+    found
+}
