@@ -95,6 +95,9 @@ fn erased_text_is_in_no_byte_of_the_folder() {
         let erased = bench.store.write(|tx| tx.erase(&canaries, Vec::new(), BY)).expect("an erasure");
         assert_eq!((erased.items.len(), erased.derived.len(), erased.num_tasks), (15, 30, 15));
         assert_eq!((erased.num_relations, erased.num_vectors, erased.num_entities), (15, 15, 1));
+        let copies = tempfile::tempdir().expect("a folder");
+        bench.store.snapshot_to(&copies.path().join("copy")).expect("a copy");
+        assert_eq!(files_with_canary(copies.path()), Vec::<String>::new(), "a copy has never seen it");
         let purged = bench.store.purge().expect("a purge");
         assert!(purged.num_erasures > 45);
         assert_eq!(files_with_canary(bench.folder.path()), Vec::<String>::new());

@@ -97,7 +97,6 @@ fn flipped_and_missing_bytes_never_give_wrong_structure_without_an_error() {
             Err(StoreError::Damaged { .. } | StoreError::NotAStore { .. } | StoreError::OtherCube { .. }) => {
                 num_noticed += 1
             }
-            // An emptied file is a new store.
             Err(error) => panic!("byte {place}: {error:?}"),
         }
         fs::remove_file(&path).expect("a file");
@@ -179,6 +178,51 @@ fn a_refused_statement_undoes_the_change_and_the_store_goes_on() {
     assert_eq!(bench.get(item.id), Some(item));
     bench.add("the store goes on");
     bench.assert_sound();
+}
+
+#[test]
+fn a_second_writer_is_told_that_the_store_is_in_use() {
+    let bench = Bench::new();
+    let other = Connection::open(bench.store.path()).expect("another program");
+    other.execute_batch("BEGIN IMMEDIATE").expect("its lock");
+    assert_eq!(variant(&bench.store.write(|tx| tx.insert(NewItem::fact("a"), BY)).expect_err("in use")), "Busy");
+    other.execute_batch("ROLLBACK").expect("its end");
+    bench.add("the store goes on");
+}
+
+#[test]
+fn other_modules_write_their_rows_in_the_same_change() {
+    let bench = Bench::new();
+    let path = bench.folder.path().join("extended");
+    let schema = [
+        "CREATE TABLE IF NOT EXISTS grants (row INTEGER NOT NULL REFERENCES items (row) ON DELETE CASCADE) STRICT",
+        "CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5 (text)",
+    ];
+    let open = || Store::open(&path, bench.store.cube(), Clock::system(), &schema).expect("an extended store");
+    let store = open();
+    let insert = |text: &str| {
+        store.write(|tx| {
+            let item = tx.insert(NewItem::fact(text), BY)?;
+            let row = tx.row_of(item.id)?.expect("it is there").get();
+            tx.connection().execute("INSERT INTO grants VALUES (?)", [row])?;
+            tx.connection().execute("INSERT INTO words (rowid, text) VALUES (?, ?)", rusqlite::params![row, text])?;
+            // A table that is not there fails the change as a whole.
+            if text == "coffee" {
+                tx.connection().execute("INSERT INTO nothing VALUES (1)", []).map(drop)?
+            }
+            Ok(item.id)
+        })
+    };
+    let tea = insert("tea").expect("a change");
+    assert_eq!(variant(&insert("coffee").expect_err("no such table")), "Sql");
+    let found = |store: &Store, sql: &str| {
+        store.read(|reader| Ok(reader.connection().query_row(sql, [], |row| row.get::<_, i64>(0))?)).expect("a count")
+    };
+    assert_eq!(found(&store, "SELECT count(*) FROM words WHERE words MATCH 'tea OR coffee'"), 1);
+    store.write(|tx| tx.erase(&[tea], vec![], BY)).expect("an erasure");
+    store.purge().expect("a purge");
+    drop(store);
+    assert_eq!(found(&open(), "SELECT count(*) FROM grants"), 0);
 }
 
 #[test]

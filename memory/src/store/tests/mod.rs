@@ -4,6 +4,7 @@ mod erasure;
 mod failure;
 mod listing;
 mod model;
+mod random;
 mod rules;
 mod walks;
 
