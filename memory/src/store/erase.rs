@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use rusqlite::params;
 use serde_json::Value;
 
 use super::StoreError;
@@ -61,8 +62,8 @@ pub struct Erased {
 impl WriteTransaction<'_> {
     /// Erases memories, and with them every memory made from them (derived or merged), directly or through others,
     /// except those that `rebuild` gives a new content. Memories that were merged into an erased one and are not
-    /// erased themselves become active again. What an erased memory had superseded stays superseded. Reaches frozen
-    /// memories.
+    /// erased themselves become active again. What an erased memory had superseded stays superseded. The reasons
+    /// that were given for merges and supersessions with it are removed. Reaches frozen memories.
     ///
     /// # Errors
     /// When one is unknown, one that would be erased or changed is under legal hold, or what is to be rebuilt does
@@ -76,6 +77,9 @@ impl WriteTransaction<'_> {
             let plan = self.plan_erasure(ids, rebuild)?;
             let mut erased = Erased { items: plan.named.clone(), derived: plan.derived.clone(), ..Erased::default() };
             let gone: HashSet<ItemId> = plan.gone().map(|(_row, id)| id).collect();
+            for (row, id) in plan.gone() {
+                self.forget_reasons(row, id)?;
+            }
             for (row, before, rebuild) in plan.rebuild {
                 let rewrite = |version| rebuilt_version(version, &rebuild, &gone);
                 let rewritten = self.rewrite_versions(row, &before, by, &rewrite)?;
@@ -164,6 +168,14 @@ impl WriteTransaction<'_> {
             }
         }
         Ok(plan)
+    }
+
+    /// Removes the reasons that versions of other memories give for a change that names this one: they may quote it.
+    fn forget_reasons(&self, row: ItemRow, id: ItemId) -> Result<(), StoreError> {
+        let sql = "UPDATE versions SET reason = NULL WHERE reason IS NOT NULL AND instr(change, ?2) > 0 AND row IN
+                   (SELECT from_row FROM edges WHERE to_row = ?1 UNION SELECT to_row FROM edges WHERE from_row = ?1)";
+        self.connection().prepare_cached(sql)?.execute(params![row.get(), id.to_string()])?;
+        Ok(())
     }
 
     fn delete_item(&self, row: ItemRow, id: ItemId, erased: &mut Erased) -> Result<(), StoreError> {

@@ -1,1 +1,0 @@
-//! Facts about the store as a whole.
