@@ -1,5 +1,5 @@
-//! Retrieval quality of the lexical index on SciFact: recall@10, recall@100, nDCG@10 and latency on its validation claims,
-//! and with `grid` what k1 and b do on its training claims, so that they are not chosen on what is reported.
+//! Retrieval quality of the lexical index on SciFact: recall@10, recall@100, nDCG@10 and latency on its validation
+//! claims, and with `grid` what k1 and b do on its training claims, so that they are not chosen on what is reported.
 //!
 //! `cargo run --release -p memory --example scifact_lexical -- FOLDER [grid]`, where FOLDER holds `corpus.jsonl` (lines
 //! of id, title, text) and `queries.jsonl` (id, split, text, relevant).

@@ -1,7 +1,8 @@
 //! Latency and size of the search structures over 1,000, 10,000 and 100,000 synthetic memories.
 //!
-//! `cargo run --release -p memory --example search_figures`. Words follow Zipf's law over a vocabulary of 50,000, twelve
-//! words a memory; vectors are random, of 384 dimensions. Seeded: every run has the same data.
+//! `cargo run --release -p memory --example search_figures`. Words follow Zipf's law over a vocabulary of 50,000,
+//! twelve words a memory; vectors are random, of 384 dimensions. Seeded: every run has the same data. All on one thread;
+//! the least time is what a search takes when nothing else wants the core.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
