@@ -143,7 +143,7 @@ mod tests {
     fn lambda_goes_from_relevance_to_difference() {
         let mut candidates = hits(&[1.0, 0.9, 0.8]);
         candidates.push(Hit { row: Row(10), score: 0.7 });
-        candidates.push(Hit { row: Row(20), score: 0.5 });
+        candidates.push(Hit { row: Row(20), score: 0.4 });
         assert_eq!(rows(&select(1.0, 3, &candidates)), [0, 1, 2]);
         assert_eq!(rows(&select(0.5, 3, &candidates)), [0, 10, 1]);
         assert_eq!(rows(&select(0.0, 3, &candidates)), [0, 10, 20]);

@@ -151,6 +151,13 @@ impl Collector {
         if num_words > 1 && joined.contains(|letter: char| letter.is_ascii_digit() || letter == '@') {
             self.push(joined, Role::Part);
         }
+        // Of a moment (`2026-03-01T12:00`) the day and the month are asked for.
+        if let Some(date) = joined.get(.."2026-03-01".len()).filter(|date| is_date(date)) {
+            if date.len() < joined.len() {
+                self.push(date, Role::Part);
+            }
+            self.push(&date[.."2026-03".len()], Role::Part);
+        }
     }
 
     fn add_word(&mut self, word: &str) {
@@ -217,6 +224,13 @@ impl Collector {
             }
         }
     }
+}
+
+/// Whether this has the form of a date in ISO 8601.
+fn is_date(text: &str) -> bool {
+    text.bytes()
+        .enumerate()
+        .all(|(index, byte)| if index == 4 || index == 7 { byte == b'-' } else { byte.is_ascii_digit() })
 }
 
 /// Marks that Unicode lets stand inside of one word.

@@ -39,6 +39,7 @@ fn codes_are_found_whole_and_by_their_parts() {
         ("4417", "The code is A-4417."),
         ("4417", "The code is A4417."),
         ("2026-03-01", "due 2026-03-01T12:00"),
+        ("2026-03", "due 2026-03-01"),
         ("bob@example.com", "Write to Bob@Example.com!"),
         ("example", "Write to bob@example.com"),
         ("1000", "It costs 1,000 euros"),

@@ -5,10 +5,17 @@ use unicode_normalization::UnicodeNormalization;
 use crate::search::analyzer::{Script, runs};
 
 /// One word of a text: in lower case if it is an ordinary one, to the letter if it is a name, a code or a sign.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Word {
     text: String,
     is_plain: bool,
+}
+
+/// Words are equal by their text: at the beginning of a sentence the same word may be a name.
+impl PartialEq for Word {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
 }
 
 impl Word {
@@ -18,8 +25,10 @@ impl Word {
     }
 }
 
+/// Words that say nothing before another word.
+const ARTICLES: [&str; 3] = ["a", "an", "the"];
 /// Words that say nothing by themselves.
-const EMPTY_WORDS: [&str; 7] = ["a", "also", "an", "please", "really", "the", "very"];
+const EMPTY_WORDS: [&str; 4] = ["also", "please", "really", "very"];
 
 /// Contractions with what they stand for. What may stand for two things ("he's": is, has) is left as it is.
 const CONTRACTIONS: [(&str, &str); 37] = [
@@ -115,21 +124,55 @@ pub(super) fn words_of(text: &str) -> Vec<Word> {
         normalise(text).replace(['\u{2019}', '\u{2018}'], "'").replace(['\u{2010}', '\u{2011}', '\u{2212}'], "-");
     let mut words = Vec::new();
     let mut starts_sentence = true;
-    for piece in normal.split(' ') {
-        let stripped = piece.trim_matches(is_neutral);
-        if !stripped.is_empty() {
-            let is_name = stripped.contains(|letter: char| letter.is_uppercase());
-            // A capital at the beginning of a sentence says nothing, within one it makes a name.
-            let later = stripped.chars().skip(1).any(|letter| letter.is_uppercase());
+    let mut pieces = normal.split(' ').peekable();
+    while let Some(piece) = pieces.next() {
+        let stripped = strip(piece);
+        // "hepatitis a." has a letter where "a dog" has an article.
+        let is_article = ARTICLES.iter().any(|article| is_spelled(stripped, article, starts_sentence))
+            && piece.ends_with(stripped)
+            && pieces.peek().is_some();
+        if !stripped.is_empty() && !is_article {
+            // A capital at the beginning of a sentence says nothing, within one or within a word it makes a name.
+            let num_ordinary = usize::from(starts_sentence);
+            let is_name = stripped.chars().skip(num_ordinary).any(char::is_uppercase);
             push(
                 &mut words,
                 stripped,
-                if starts_sentence && !later { Capitals::OfSentence } else { Capitals::of(is_name) },
+                match (is_name, starts_sentence) {
+                    (true, _) => Capitals::OfName,
+                    (false, true) => Capitals::OfSentence,
+                    (false, false) => Capitals::None,
+                },
             );
         }
         starts_sentence = piece.trim_end_matches(['"', '\'', ')']).ends_with(['.', '!', ':', '?']);
     }
     words
+}
+
+/// Whether this is that word, with a capital only where a sentence begins: "The Who" is a name.
+fn is_spelled(text: &str, lower: &str, starts_sentence: bool) -> bool {
+    text == lower || starts_sentence && text.eq_ignore_ascii_case(lower)
+}
+
+/// A piece without the punctuation around it that does not change what it says. What looks like punctuation often does:
+/// `.5`, `6"`, `!=`, `why?`, `-5`, `5%`.
+fn strip(piece: &str) -> &str {
+    if !piece.contains(char::is_alphanumeric) {
+        let is_empty = piece.chars().all(|letter| is_opening(letter) || is_closing(letter));
+        return if is_empty { "" } else { piece };
+    }
+    let inner = piece.trim_start_matches(is_opening);
+    let is_quoted = piece.starts_with(is_quote);
+    let mut stripped = inner;
+    while let Some(rest) = stripped.strip_suffix(is_closing) {
+        // Feet and inches.
+        if !is_quoted && stripped.ends_with(is_quote) && rest.ends_with(|letter: char| letter.is_numeric()) {
+            break;
+        }
+        stripped = rest;
+    }
+    stripped
 }
 
 /// What the capitals of a word mean.
@@ -138,12 +181,6 @@ enum Capitals {
     None,
     OfSentence,
     OfName,
-}
-
-impl Capitals {
-    fn of(is_name: bool) -> Self {
-        if is_name { Self::OfName } else { Self::None }
-    }
 }
 
 fn push(words: &mut Vec<Word>, piece: &str, capitals: Capitals) {
@@ -175,8 +212,14 @@ fn is_plain(lower: &str) -> bool {
         && !OPPOSITE_PREFIXES.iter().any(|prefix| lower.starts_with(prefix))
 }
 
-/// Punctuation around a word that does not change what it says. A question mark, a sign and a currency do.
-fn is_neutral(letter: char) -> bool {
-    matches!(letter, '.' | ',' | ';' | ':' | '!' | '"' | '\'' | '(' | ')' | '[' | ']' | '*' | '_' | '`')
-        || matches!(letter, '\u{201c}' | '\u{201d}' | '\u{201e}' | '\u{ab}' | '\u{bb}' | '\u{2026}')
+fn is_quote(letter: char) -> bool {
+    matches!(letter, '"' | '\'' | '\u{201c}' | '\u{201d}' | '\u{201e}' | '\u{ab}' | '\u{bb}')
+}
+
+fn is_opening(letter: char) -> bool {
+    is_quote(letter) || matches!(letter, '(' | '[' | '`' | '\u{a1}' | '\u{bf}')
+}
+
+fn is_closing(letter: char) -> bool {
+    is_quote(letter) || matches!(letter, '.' | ',' | ';' | ':' | '!' | ')' | ']' | '`' | '\u{2026}')
 }

@@ -5,8 +5,8 @@
 //! rows:       Row  ─► Slot   ─► row, length, the ids of its terms (4 bytes each)
 //! ```
 //!
-//! A row knows its terms, so removing it needs no text and takes exactly what it brought; a term without postings leaves
-//! the dictionary. Statistics (number of texts, their lengths, document frequencies) are of all rows in the index,
+//! A row knows its terms, so removing it needs no text and takes exactly what it brought; a term without postings
+//! leaves the dictionary. Statistics (number of texts, their lengths, document frequencies) are of all rows in the index,
 //! whoever may read them: filters narrow what is returned, not what a term weighs.
 mod postings;
 mod score;

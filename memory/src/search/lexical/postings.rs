@@ -35,8 +35,9 @@ impl Posting {
 /// Frequencies that have a bound of their own; the last class is "this many or more".
 const NUM_CLASSES: usize = 4;
 
-/// The shortest text among the postings of each frequency. No posting weighs more than one of these pairs does, whatever
-/// the average length of a text is by then, because a weight rises with the frequency and falls with the length.
+/// The shortest text among the postings of each frequency. No posting weighs more than one of these pairs does,
+/// whatever the average length of a text is by then, because a weight rises with the frequency and falls with the
+/// length.
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
     len_min: [u32; NUM_CLASSES],

@@ -27,9 +27,11 @@ impl Bm25 {
 }
 
 impl Default for Bm25 {
-    /// Chosen on SciFact (example `scifact_lexical`, which prints the grid): flat between k1 0.9 and 1.2, b 0.4 and 0.75.
+    /// Chosen on the training claims of SciFact (example `scifact_lexical`, which prints the grid): nDCG@10 0.709
+    /// there, 0.690 on its validation claims. It is flat around: 0.70 to 0.71 there for k1 from 0.9 to 1.5 and b from
+    /// 0.3 to 0.75.
     fn default() -> Self {
-        Self { k1: 0.9, b: 0.4 }
+        Self { k1: 1.2, b: 0.6 }
     }
 }
 

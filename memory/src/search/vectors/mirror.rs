@@ -5,8 +5,9 @@
 //!               error about 0.008 at 384 dimensions    error about 0.00003
 //! ```
 //!
-//! For a query `v` with quantised form `w`, and a vector `u` with layers `q`: `<u, v> - <q, w> = <u - q, v> + <q, v - w>`,
-//! so by Cauchy and Schwarz it is at most `|u - q| |v| + |q| |v - w|`, and `|q| <= 1 + |u - q|`.
+//! For a query `v` with quantised form `w`, and a vector `u` with layers `q`:
+//! `<u, v> - <q, w> = <u - q, v> + <q, v - w>`, so by Cauchy and Schwarz it is at most `|u - q| |v| + |q| |v - w|`,
+//! and `|q| <= 1 + |u - q|`.
 
 use super::SearchError;
 
@@ -119,6 +120,6 @@ impl QuantisedQuery {
 /// Sum of products; the padding of both is zero.
 #[inline(always)]
 pub(super) fn dot(layer: &[i8], levels: &[i16]) -> i32 {
-    // The compiler makes multiply-and-add instructions of this wherever the caller is dispatched to a CPU that has them.
+    // The compiler makes multiply-and-add instructions of this where the caller is dispatched to a CPU that has them.
     layer.iter().zip(levels).map(|(&left, &right)| i32::from(left) * i32::from(right)).sum()
 }

@@ -13,7 +13,6 @@ use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
 
 use self::mirror::{Layers, QuantisedQuery};
-use self::scan::Scan;
 use super::top::{Ranked, Score, Top};
 use super::{Hit, NUM_HITS_MAX, Row, SearchError};
 
@@ -157,8 +156,8 @@ impl VectorIndex {
         true
     }
 
-    /// The best `limit` rows that the filter lets through, from the mirror alone. Scores are off by less than 0.0002 for
-    /// embeddings as models make them, and what is missing is at most twice that better than what is there.
+    /// The best `limit` rows that the filter lets through, from the mirror alone. Scores are off by less than 0.0002
+    /// for embeddings as models make them, and what is missing is at most twice that better than what is there.
     ///
     /// # Errors
     /// When the query is of another embedder or dimension, has no direction or a NaN.
@@ -182,7 +181,8 @@ impl VectorIndex {
 
     /// The best `limit` rows that the filter lets through by their exact cosine (in f64, rounded once to f32): exactly
     /// those that comparing with every original would give. `original` reads a vector as it was inserted, mostly for
-    /// little more than `limit` rows. A row whose original is gone or unusable keeps its score from the mirror.
+    /// little more than `limit` rows, but for every one of many that are equally near. A row whose original is gone or
+    /// unusable keeps its score from the mirror.
     ///
     /// # Errors
     /// When the query is of another embedder or dimension, has no direction or a NaN.
@@ -232,7 +232,7 @@ impl VectorIndex {
 
     /// Slots that can be among the best `limit`, as far as the mirror knows.
     fn candidates(&self, query: &QuantisedQuery, limit: usize, filter: impl Fn(Row) -> bool) -> Vec<Candidate> {
-        let scores = Scan { layers: &self.layers, coarse: &self.coarse, query }.scores();
+        let scores = scan::scores(&self.layers, &self.coarse, query);
         let coarse = |slot: usize| {
             let error = query.error_with(self.layers[slot].coarse_error);
             Candidate { slot, score: scores[slot], error }
