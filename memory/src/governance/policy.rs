@@ -218,6 +218,22 @@ impl Decision {
 pub struct PolicyEngine {
     authorizer: Authorizer,
     policies: PolicySet,
+    types: EntityTypes,
+}
+
+/// The names of the types in the schema, parsed once.
+#[derive(Debug)]
+struct EntityTypes {
+    actor: EntityTypeName,
+    cube: EntityTypeName,
+    action: EntityTypeName,
+}
+
+impl EntityTypes {
+    fn new() -> Self {
+        let parse = |name: &str| name.parse().expect("a type name of the schema parses: this is a bug");
+        Self { actor: parse("Actor"), cube: parse("Cube"), action: parse("Action") }
+    }
 }
 
 /// Cedar's answer to one question.
@@ -231,7 +247,7 @@ impl PolicyEngine {
     pub fn builtin() -> Self {
         let policies = BUILTIN_POLICIES.parse().expect("the built-in policies parse: this is a bug");
         let policies = policy_text::name_policies(&policies, "builtin").expect("their ids differ: this is a bug");
-        Self { authorizer: Authorizer::new(), policies }
+        Self { authorizer: Authorizer::new(), policies, types: EntityTypes::new() }
     }
 
     /// The built-in policies and those of an operator's text, in Cedar's language and checked against
@@ -313,8 +329,10 @@ impl PolicyEngine {
         granted: RightSet,
     ) -> Result<Verdict, GovernanceError> {
         let engine_error = |reason: String| GovernanceError::PolicyEngine { reason };
-        let principal = uid("Actor", &actor.to_string())?;
-        let resource = uid("Cube", &cube.id.to_string())?;
+        let principal = uid(&self.types.actor, &actor.to_string());
+        let resource = uid(&self.types.cube, &cube.id.to_string());
+        let action_uid = uid(&self.types.action, action.as_str());
+        let group = uid(&self.types.action, action.required_right().as_str());
         let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
         let mut attributes = HashMap::from([
             ("tenant".to_owned(), text(actor.tenant().as_str())),
@@ -327,14 +345,16 @@ impl PolicyEngine {
         let entity = |uid: &EntityUid, attributes| {
             Entity::new(uid.clone(), attributes, HashSet::new()).map_err(|error| engine_error(error.to_string()))
         };
-        let action_entities = policy_text::action_entities()?;
-        let entities = [entity(&principal, attributes)?, entity(&resource, cube_attributes)?];
-        let entities = Entities::from_entities(entities.into_iter().chain(action_entities), None)
-            .map_err(|error| engine_error(error.to_string()))?;
+        let entities = [
+            entity(&principal, attributes)?,
+            entity(&resource, cube_attributes)?,
+            Entity::new_no_attrs(action_uid.clone(), HashSet::from([group])),
+        ];
+        let entities = Entities::from_entities(entities, None).map_err(|error| engine_error(error.to_string()))?;
         let granted = RestrictedExpression::new_set(granted.iter().map(|right| text(right.as_str())));
         let context =
             Context::from_pairs([("granted".to_owned(), granted)]).map_err(|error| engine_error(error.to_string()))?;
-        let request = Request::new(principal, uid("Action", action.as_str())?, resource, context, None)
+        let request = Request::new(principal, action_uid, resource, context, None)
             .map_err(|error| engine_error(error.to_string()))?;
         let response = self.authorizer.is_authorized(&request, &self.policies, &entities);
         let mut policies: Vec<String> = response.diagnostics().reason().map(ToString::to_string).collect();
@@ -345,9 +365,10 @@ impl PolicyEngine {
     }
 }
 
-pub(super) fn uid(type_name: &str, id: &str) -> Result<EntityUid, GovernanceError> {
-    let type_name: EntityTypeName = type_name
-        .parse()
-        .map_err(|error: cedar_policy::ParseErrors| GovernanceError::PolicyEngine { reason: error.to_string() })?;
-    Ok(EntityUid::from_type_name_and_id(type_name, EntityId::new(id)))
+fn uid(type_name: &EntityTypeName, id: &str) -> EntityUid {
+    EntityUid::from_type_name_and_id(type_name.clone(), EntityId::new(id))
 }
+
+#[cfg(test)]
+#[path = "policy_tests.rs"]
+mod tests;

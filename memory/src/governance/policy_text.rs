@@ -1,18 +1,24 @@
 //! The texts of the policy: the schema that operators write against, the built-in policies, and the checks of an
 //! operator's text.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt::Write;
 
-use cedar_policy::{Entity, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
+use cedar_policy::{Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
 use miette::Diagnostic;
 
 use super::error::GovernanceError;
-use super::policy::{Action, uid};
+use super::policy::Action;
 use super::rights::Right;
 
 /// Greatest length of an operator's policy text in bytes.
 pub const OPERATOR_TEXT_BYTES_MAX: usize = 256 << 10;
+/// Greatest length of one policy in bytes: Cedar's parser goes as deep as a policy is long.
+pub const OPERATOR_POLICY_BYTES_MAX: usize = 8 << 10;
+/// Deepest nesting of brackets in a policy.
+const NESTING_MAX: usize = 32;
+/// Stack for parsing and checking an operator's text; with the limits above it is never used up.
+const PARSER_STACK_BYTES: usize = 64 << 20;
 /// Most policies of an operator's text: each decision looks at all of them.
 pub const NUM_OPERATOR_POLICIES_MAX: usize = 256;
 
@@ -81,19 +87,6 @@ pub fn schema_text() -> String {
     text
 }
 
-/// The actions with the groups they are in, as a decision needs them.
-pub(super) fn action_entities() -> Result<Vec<Entity>, GovernanceError> {
-    let mut entities = Vec::with_capacity(Action::ALL.len() + Right::ALL.len());
-    for action in Action::ALL {
-        let group = uid("Action", action.required_right().as_str())?;
-        entities.push(Entity::new_no_attrs(uid("Action", action.as_str())?, HashSet::from([group])));
-    }
-    for right in Right::ALL {
-        entities.push(Entity::new_no_attrs(uid("Action", right.as_str())?, HashSet::new()));
-    }
-    Ok(entities)
-}
-
 /// Parses and checks an operator's policies; their ids become `operator:` and what `@id` says, or a number.
 ///
 /// # Errors
@@ -103,6 +96,53 @@ pub(super) fn parse_operator_policies(text: &str) -> Result<PolicySet, Governanc
         let (unit, limit) = ("bytes", OPERATOR_TEXT_BYTES_MAX);
         return Err(GovernanceError::PolicyTextTooLong { unit, actual: text.len(), limit });
     }
+    check_depth(text)?;
+    let failed = |reason: &str| GovernanceError::PolicyEngine { reason: reason.to_owned() };
+    std::thread::scope(|scope| {
+        let parser = std::thread::Builder::new().stack_size(PARSER_STACK_BYTES);
+        let parser = parser.spawn_scoped(scope, || parse_and_validate(text));
+        let parser = parser.map_err(|error| failed(&error.to_string()))?;
+        parser.join().map_err(|_| failed("the parser gave up"))?
+    })
+}
+
+/// Refuses what is nested or strung together so far that a recursive parser would use up its stack, which ends the
+/// process and not just the parsing.
+fn check_depth(text: &str) -> Result<(), GovernanceError> {
+    let error =
+        |offset: usize, reason: String| Err(GovernanceError::PolicyText { line: line_at(text, offset), reason });
+    let (mut depth, mut policy_start) = (0_usize, 0);
+    let mut characters = text.char_indices().peekable();
+    while let Some((offset, character)) = characters.next() {
+        match character {
+            '"' => {
+                while let Some((_, inner)) = characters.next() {
+                    match inner {
+                        '"' => break,
+                        '\\' => drop(characters.next()),
+                        _ => {}
+                    }
+                }
+            }
+            '/' if characters.peek().is_some_and(|(_, next)| *next == '/') => {
+                characters.by_ref().find(|(_, inner)| *inner == '\n');
+            }
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            ';' if depth == 0 => policy_start = offset + 1,
+            _ => {}
+        }
+        if depth > NESTING_MAX {
+            return error(offset, format!("brackets are nested deeper than {NESTING_MAX}"));
+        }
+        if offset.saturating_sub(policy_start) > OPERATOR_POLICY_BYTES_MAX {
+            return error(offset, format!("the policy is longer than {OPERATOR_POLICY_BYTES_MAX} bytes"));
+        }
+    }
+    Ok(())
+}
+
+fn parse_and_validate(text: &str) -> Result<PolicySet, GovernanceError> {
     let parsed: PolicySet = text.parse().map_err(|errors: cedar_policy::ParseErrors| {
         let (line, reason) = errors
             .iter()
@@ -135,10 +175,10 @@ pub(super) fn parse_operator_policies(text: &str) -> Result<PolicySet, Governanc
 /// The same policies under ids of the form `prefix:name`, or the name that two of them have.
 pub(super) fn name_policies(policies: &PolicySet, prefix: &str) -> Result<PolicySet, String> {
     let mut named = PolicySet::new();
-    let mut seen: HashMap<String, ()> = HashMap::new();
+    let mut seen: HashSet<String> = HashSet::new();
     for (index, policy) in policies.policies().enumerate() {
         let name = policy.annotation("id").map_or_else(|| index.to_string(), str::to_owned);
-        if seen.insert(name.clone(), ()).is_some() {
+        if !seen.insert(name.clone()) {
             return Err(name);
         }
         let policy: Policy = policy.new_id(PolicyId::new(format!("{prefix}:{name}")));
@@ -205,17 +245,37 @@ mod tests {
 
     #[test]
     fn an_operator_text_has_limits() {
+        let comment = format!("// {}\n", "(".repeat(OPERATOR_POLICY_BYTES_MAX - 100));
+        parse_operator_policies(&comment).expect("brackets in a comment are none");
+        let quoted =
+            format!("permit (principal, action, resource) when {{ principal.role == \"{}\\\"\" }};", "(".repeat(100));
+        parse_operator_policies(&quoted).expect("brackets in a text are none");
         let long = format!("// {}", "x".repeat(OPERATOR_TEXT_BYTES_MAX));
         let error = parse_operator_policies(&long).expect_err("too long");
         assert!(matches!(error, GovernanceError::PolicyTextTooLong { unit: "bytes", .. }), "{error}");
         let many = "permit (principal, action, resource);".repeat(NUM_OPERATOR_POLICIES_MAX + 1);
         let error = parse_operator_policies(&many).expect_err("too many");
         assert!(matches!(error, GovernanceError::PolicyTextTooLong { unit: "policies", .. }), "{error}");
-        let deep = format!(
-            "permit (principal, action, resource) when {{ {}true{} }};",
-            "(".repeat(20_000),
-            ")".repeat(20_000)
-        );
-        parse_operator_policies(&deep).expect_err("too deep");
+        for (deep, expected) in [
+            (format!("{}true{}", "(".repeat(20_000), ")".repeat(20_000)), "nested"),
+            (format!("true{}", " && true".repeat(20_000)), "longer"),
+            (format!("principal{}", ".a".repeat(20_000)), "longer"),
+            ("if true then ".repeat(20_000), "longer"),
+        ] {
+            let text = format!("permit (principal, action, resource) when {{ {deep} }};");
+            let error = parse_operator_policies(&text).expect_err("too deep").to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        // The deepest that passes those limits must come back as an answer, whatever it is.
+        for repeated in
+            ["true && ", "true || ", "principal.role == ", "if true then ", "!", "-", "1 + ", "principal.a.a.a."]
+        {
+            let deep = repeated.repeat((OPERATOR_POLICY_BYTES_MAX - 200) / repeated.len());
+            let text = format!("permit (principal, action, resource) when {{ {deep} true }};");
+            drop(parse_operator_policies(&text));
+            let bracketed = format!("{}true{}", "(".repeat(NESTING_MAX - 1), ")".repeat(NESTING_MAX - 1));
+            let text = format!("permit (principal, action, resource) when {{ {bracketed} }};");
+            parse_operator_policies(&text).expect("it is nested as deep as it may be");
+        }
     }
 }

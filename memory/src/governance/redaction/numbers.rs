@@ -174,11 +174,20 @@ fn longest_card(groups: &[Group]) -> Option<usize> {
         if digits.len() > CARD_DIGITS_MAX {
             break;
         }
-        if digits.len() >= CARD_DIGITS_MIN && has_issuer(&digits) && passes_luhn(&digits) {
+        let is_candidate = digits.len() >= CARD_DIGITS_MIN && is_grouped_like_a_card(&groups[..=index]);
+        if is_candidate && has_issuer(&digits) && passes_luhn(&digits) {
             longest = Some(index + 1);
         }
     }
     longest
+}
+
+/// Cards are written in groups of three or more digits, of which the last may be short, or digit by digit (pair by
+/// pair) all through. Lists of small numbers are neither.
+fn is_grouped_like_a_card(groups: &[Group]) -> bool {
+    let len = |group: &Group| group.digits.len();
+    let (Some(first), Some((_, before_last))) = (groups.first(), groups.split_last()) else { return false };
+    before_last.iter().all(|group| len(group) >= 3) || groups.iter().all(|group| len(group) == len(first))
 }
 
 /// Whether first digits and length are those of a card network.
