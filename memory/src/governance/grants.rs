@@ -385,6 +385,10 @@ fn authority_of(
         // A grant without an end lasts longest.
         held.iter().filter(giving).max_by_key(|held| held.expires_at.map_or(i64::MAX, Timestamp::unix_ms))
     };
+    let is_reached = match &new.object {
+        GrantObject::Cube => permission.access().is_whole_cube(),
+        GrantObject::Item { id, scope } => permission.access().allows(id, scope),
+    };
     let mut authority = Authority { parents: Vec::new(), until: None };
     for right in [new.right, Right::Share] {
         if owned.contains(right) {
@@ -395,8 +399,9 @@ fn authority_of(
                 authority.parents.push(held.id);
                 authority.until = [authority.until, held.expires_at].into_iter().flatten().min();
             }
-            // An operator's policy may let a role share that does not hold the right to: what it owns, no more.
-            None if right == Right::Share && new.right != Right::Share && owned.contains(new.right) => {}
+            // An operator's policy may let a role share that does not hold the right to: what it owns, no more, and
+            // not on the strength of a right to share something else.
+            None if right == Right::Share && new.right != Right::Share && owned.contains(new.right) && is_reached => {}
             None => return Err(GovernanceError::GrantExceedsHeld { right: new.right }),
         }
     }

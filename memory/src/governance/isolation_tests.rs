@@ -137,7 +137,8 @@ impl World {
         // Owners give often, so that there is something to pass on.
         let is_owners = |actor: &&Actor| actor.tenant() == &cube.owner && actor.role() == Role::Admin;
         let owners: Vec<Actor> = self.actors.iter().filter(is_owners).cloned().collect();
-        let giver = random.pick(if random.below(3) == 0 { &owners } else { &self.actors }).clone();
+        let givers = if random.below(3) == 0 { &owners } else { &self.actors };
+        let giver = random.pick(givers).clone();
         let items: Vec<_> = self.items.iter().filter(|(of, _, _)| *of == cube.id).cloned().collect();
         let object = match random.below(3) {
             0 => GrantObject::Cube,
