@@ -370,6 +370,32 @@ fn a_chain_of_grants_ends_with_its_first_and_erasure_leaves_no_name() {
     assert_eq!(num_links, 0);
 }
 
+#[test]
+fn an_operator_who_lets_users_share_lets_them_share_what_is_theirs() {
+    let mut world = World::new();
+    let text = "permit (principal, action == Action::\"ShareItems\", resource) when { principal.role == \"user\" };";
+    world.engine = PolicyEngine::with_operator_policies(text).expect("it fits");
+    let cube = world.cubes[0].clone();
+    let ann = world.actors[4].clone();
+    assert_eq!((ann.to_string(), ann.role()), ("acme/user:ann".to_owned(), Role::User));
+    let gamma = Subject::Tenant("gamma".parse().expect("a tenant"));
+    let attempt = |object: GrantObject, right: Right| {
+        let set = GrantSet::load(&world.conn, &cube, &ann, world.now()).expect("grants");
+        let decision = world.engine.decide(&ann, Action::ShareItems, &cube, &set).expect("a decision");
+        let permission = decision.or_refuse("cube").expect("the operator's policy");
+        let new = NewGrant { object, subject: gamma.clone(), right, expires_at: None };
+        grants::grant(&world.conn, &permission, &ann, &new, world.now()).is_ok()
+    };
+    let item = |index: usize| {
+        let (_, id, scope) = world.items[index].clone();
+        GrantObject::Item { id, scope }
+    };
+    assert!(attempt(item(1), Right::Read) && attempt(item(0), Right::Write), "her own, and nobody's in particular");
+    assert!(!attempt(item(2), Right::Read), "bob's");
+    assert!(!attempt(item(1), Right::Share) && !attempt(item(1), Right::Admin), "more than she holds");
+    assert!(!attempt(GrantObject::Cube, Right::Read), "the whole cube is more than she sees");
+}
+
 fn give_item(
     world: &World,
     cube: &CubeRef,

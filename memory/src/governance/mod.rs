@@ -12,6 +12,7 @@ pub mod actor;
 pub mod audit;
 mod canonical;
 mod error;
+mod grant_erasure;
 mod grant_rows;
 pub mod grants;
 mod key_file;

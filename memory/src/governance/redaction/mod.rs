@@ -193,7 +193,7 @@ fn find_emails(text: &str, pattern: &Regex) -> Vec<Range<usize>> {
         // `pkg@1.2.3` and `user@10.0.0.1` are not addresses; a top-level domain has letters.
         let has_top = top.chars().count() >= 2 && top.chars().any(char::is_alphabetic);
         let start = found.start() + (local.len() - local.trim_start_matches(['.', '\'', '-', '%']).len());
-        if has_top && text[start..].chars().next() != Some('@') {
+        if has_top && !text[start..].starts_with('@') {
             ranges.push(start..found.start() + trimmed.len());
         }
     }
