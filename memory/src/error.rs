@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::governance::GovernanceError;
+
 /// Why an operation of the memory layer failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
@@ -107,6 +109,9 @@ pub enum MemoryError {
         /// What it said.
         reason: String,
     },
+    /// Governance refused or failed.
+    #[error(transparent)]
+    Governance(#[from] GovernanceError),
 }
 
 impl MemoryError {
