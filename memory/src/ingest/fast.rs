@@ -61,7 +61,7 @@ impl Extractor for FastExtractor {
         let mut seen = std::collections::HashSet::new();
         for candidate in kept.into_iter().map(candidate) {
             // Said twice is told once.
-            if seen.insert(candidate.text.to_lowercase()) {
+            if seen.insert(candidate.text.trim_end_matches(['.', '!']).to_lowercase()) {
                 candidates.push(candidate);
             }
         }

@@ -44,6 +44,7 @@ pattern!(
 );
 pattern!(ALWAYS, r"(?i)^(?:please,? |from now on,? )*(always|never) ([a-z]+(?: .*))$");
 pattern!(CALL_ME, r"(?i)^(?:please,? |you can |you may |just )*call me ([^\d@].*?)[.!]*$");
+pattern!(CALL_ON, r"(?i)^(?:please,? |you can |just )*call me (?:on|at) (\+?\d[\d /.-]{3,}\d)[.!]*$");
 pattern!(REMIND_TO, r"(?i)^(?:please,? )?remind me to (.*)$");
 pattern!(TAG_QUESTION, r"(?i),\s*(?:right|ok|okay|you know|isn't it|remember|correct)\s*\?$");
 pattern!(MOOD, r"(?i)^(?:i|we)(?:'m| am| are|'re) (?:here|back|ready|done|fine|good|ok|okay|sorry|sure|not sure|happy to hear.*|glad.*)[.!]*$");
@@ -98,10 +99,15 @@ pub(super) fn worth_keeping(sentence: &str) -> Option<String> {
 
 /// Wishes about how to be treated are told as commands, and are kept as what the user wants.
 fn standing_wish(sentence: &str) -> Option<String> {
+    if let Some(found) = CALL_ON.captures(sentence) {
+        return Some(format!("I can be called on {}.", &found[1]));
+    }
     if let Some(found) = CALL_ME.captures(sentence) {
         let name = &found[1];
-        let is_name = name.split_whitespace().count() <= 3 && !name.to_lowercase().starts_with("at ");
-        return (is_name && !name.to_lowercase().starts_with("when ")).then(|| format!("I want to be called {name}."));
+        let lower = name.to_lowercase();
+        let is_other = ["at ", "on ", "when ", "if ", "back", "tomorrow", "later", "in ", "tonight", "now"];
+        let is_name = name.split_whitespace().count() <= 3 && !is_other.iter().any(|start| lower.starts_with(start));
+        return is_name.then(|| format!("I want to be called {name}."));
     }
     if let Some(found) = ALWAYS.captures(sentence) {
         let (how, rest) = (found[1].to_lowercase(), &found[2]);
