@@ -45,7 +45,8 @@ fn verdict(older: &str, newer: &str) -> Verdict {
 
 /// Precision and recall of one verdict.
 fn rates(judged: &[(Pair, Verdict)], wanted: Verdict) -> (f64, f64) {
-    let count = |predicate: &dyn Fn(&(Pair, Verdict)) -> bool| judged.iter().filter(|pair| predicate(pair)).count() as f64;
+    let count =
+        |predicate: &dyn Fn(&(Pair, Verdict)) -> bool| judged.iter().filter(|pair| predicate(pair)).count() as f64;
     let right = count(&|(pair, verdict)| *verdict == wanted && pair.label == wanted);
     let named = count(&|(_, verdict)| *verdict == wanted);
     let there = count(&|(pair, _)| pair.label == wanted);
@@ -68,7 +69,14 @@ fn precision_and_recall_hold_on_the_adversarial_set() {
         counts.0 += usize::from(*verdict == pair.label);
         counts.1 += 1;
         if *verdict != pair.label {
-            println!("{} ({}), judged {}: {:?} / {:?}", pair.label.as_str(), pair.category, verdict.as_str(), pair.older, pair.newer);
+            println!(
+                "{} ({}), judged {}: {:?} / {:?}",
+                pair.label.as_str(),
+                pair.category,
+                verdict.as_str(),
+                pair.older,
+                pair.newer
+            );
         }
     }
     for ((label, category), (right, all)) in categories {
@@ -79,7 +87,10 @@ fn precision_and_recall_hold_on_the_adversarial_set() {
     println!("{} pairs; contradicts: precision {precision:.3} recall {recall:.3}", judged.len());
     println!("same: precision {same_precision:.3} recall {same_recall:.3}");
     assert!(precision >= PRECISION_MIN && recall >= RECALL_MIN, "contradicts: {precision:.3} {recall:.3}");
-    assert!(same_precision >= SAME_PRECISION_MIN && same_recall >= SAME_RECALL_MIN, "same: {same_precision:.3} {same_recall:.3}");
+    assert!(
+        same_precision >= SAME_PRECISION_MIN && same_recall >= SAME_RECALL_MIN,
+        "same: {same_precision:.3} {same_recall:.3}"
+    );
 }
 
 #[test]
@@ -94,6 +105,12 @@ fn the_set_is_hard_in_every_direction() {
 #[test]
 fn a_contradiction_holds_whichever_came_first() {
     for pair in pairs().iter().filter(|pair| pair.label == Verdict::Contradicts) {
-        assert_eq!(verdict(&pair.older, &pair.newer), verdict(&pair.newer, &pair.older), "{:?} / {:?}", pair.older, pair.newer);
+        assert_eq!(
+            verdict(&pair.older, &pair.newer),
+            verdict(&pair.newer, &pair.older),
+            "{:?} / {:?}",
+            pair.older,
+            pair.newer
+        );
     }
 }

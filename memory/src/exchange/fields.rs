@@ -100,7 +100,7 @@ pub(super) fn note(
     Ok(())
 }
 
-/// Reads a list of records, each through `read`; `None` from it leaves the record out on purpose.
+/// Reads a list of records, each through `read`, and checks what comes out of it.
 pub(super) fn read_all(
     records: Vec<(Place, Value)>,
     strictness: Strictness,
@@ -119,7 +119,13 @@ pub(super) fn read_all(
         match read.and_then(checked) {
             Ok(item) => imported.items.push(item),
             Err(reason) => {
-                note(&mut imported.problems, &mut imported.num_problems, Problem { place, reason }, strictness, limits)?;
+                note(
+                    &mut imported.problems,
+                    &mut imported.num_problems,
+                    Problem { place, reason },
+                    strictness,
+                    limits,
+                )?;
             }
         }
     }
@@ -137,7 +143,8 @@ pub(super) fn records(
         return Err(ExchangeError::TooLarge { limit: limits.file_bytes_max });
     }
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let entries = |list: Vec<Value>| list.into_iter().enumerate().map(|(index, value)| (Place::Entry(index), value)).collect();
+    let entries =
+        |list: Vec<Value>| list.into_iter().enumerate().map(|(index, value)| (Place::Entry(index), value)).collect();
     match serde_json::from_slice::<Value>(bytes) {
         Ok(Value::Array(list)) => Ok(entries(list)),
         Ok(Value::Object(mut fields)) => {
@@ -159,7 +166,11 @@ fn lines(bytes: &[u8]) -> Option<Vec<(Place, Value)>> {
     let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).peekable();
     let (_, first) = lines.peek()?;
     serde_json::from_str::<Map<String, Value>>(first).ok()?;
-    Some(lines.map(|(index, line)| (Place::Line(index + 1), serde_json::from_str(line).unwrap_or(Value::Null))).collect())
+    Some(
+        lines
+            .map(|(index, line)| (Place::Line(index + 1), serde_json::from_str(line).unwrap_or(Value::Null)))
+            .collect(),
+    )
 }
 
 pub(super) fn not_json(error: &serde_json::Error) -> ExchangeError {
@@ -178,7 +189,9 @@ pub(super) fn checked(mut item: NewItem) -> Result<NewItem, String> {
     if item.text.len() > TEXT_BYTES_MAX {
         return Err(format!("its text has {} bytes, more than {TEXT_BYTES_MAX}", item.text.len()));
     }
-    if let Some(character) = item.text.chars().find(|character| character.is_control() && !matches!(character, '\t' | '\n' | '\r')) {
+    if let Some(character) =
+        item.text.chars().find(|character| character.is_control() && !matches!(character, '\t' | '\n' | '\r'))
+    {
         return Err(format!("its text holds the control character U+{:04X}", u32::from(character)));
     }
     for labels in [&mut item.tags, &mut item.entities] {
@@ -221,7 +234,9 @@ pub(super) fn take_labels(fields: &mut Map<String, Value>, name: &str) -> Result
         Some(Value::String(text)) => Ok(text.split(',').map(str::to_owned).collect()),
         Some(Value::Array(list)) => list
             .into_iter()
-            .map(|label| label.as_str().map(str::to_owned).ok_or_else(|| format!("{name:?} holds something that is no text")))
+            .map(|label| {
+                label.as_str().map(str::to_owned).ok_or_else(|| format!("{name:?} holds something that is no text"))
+            })
             .collect(),
         Some(_) => Err(format!("{name:?} is no list")),
     }
@@ -229,18 +244,28 @@ pub(super) fn take_labels(fields: &mut Map<String, Value>, name: &str) -> Result
 
 /// Takes a moment: RFC 3339, the same without an offset (then UTC), a day, or seconds since 1970.
 pub(super) fn take_moment(fields: &mut Map<String, Value>, name: &str) -> Result<Option<Timestamp>, String> {
-    let refused = |value: &dyn fmt::Display| format!("{name:?} is no moment: {}", value.to_string().chars().take(40).collect::<String>());
+    let refused = |value: &dyn fmt::Display| {
+        format!("{name:?} is no moment: {}", value.to_string().chars().take(40).collect::<String>())
+    };
     match fields.remove(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) if text.trim().is_empty() => Ok(None),
         Some(Value::String(text)) => {
             let text = text.trim();
-            let spellings = [text.to_owned(), format!("{}Z", text.replacen(' ', "T", 1)), format!("{text}T00:00:00Z"), text.replacen(' ', "T", 1)];
+            let spellings = [
+                text.to_owned(),
+                format!("{}Z", text.replacen(' ', "T", 1)),
+                format!("{text}T00:00:00Z"),
+                text.replacen(' ', "T", 1),
+            ];
             let moment = spellings.iter().find_map(|spelling| spelling.parse().ok());
             moment.map(Some).ok_or_else(|| refused(&text))
         }
         Some(Value::Number(number)) => {
-            let moment = number.as_f64().filter(|seconds| seconds.abs() < 1e12).and_then(|seconds| Timestamp::from_unix_ms((seconds * 1000.0) as i64));
+            let moment = number
+                .as_f64()
+                .filter(|seconds| seconds.abs() < 1e12)
+                .and_then(|seconds| Timestamp::from_unix_ms((seconds * 1000.0) as i64));
             moment.map(Some).ok_or_else(|| refused(&number))
         }
         Some(_) => Err(format!("{name:?} is no moment")),

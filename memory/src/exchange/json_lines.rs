@@ -6,7 +6,7 @@
 //! {"text": "a memory that somebody wrote by hand", "kind": "fact", "tags": ["x"]}
 //! ```
 
-use std::io::{BufRead, Read, Write};
+use std::io::{BufRead, Write};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -66,7 +66,8 @@ pub fn write_json_lines<'a>(
     for (index, record) in records.into_iter().enumerate() {
         let unwritable = |reason: String| ExchangeError::Unwritable { index, reason };
         // JSON has no such numbers and would hold `null`, which nobody could read back.
-        let is_number = record.item.salience.is_finite() && record.versions.iter().all(|version| version.item.salience.is_finite());
+        let is_number =
+            record.item.salience.is_finite() && record.versions.iter().all(|version| version.item.salience.is_finite());
         if !is_number {
             return Err(unwritable("its salience is no number".to_owned()));
         }
@@ -152,7 +153,8 @@ fn parsed(line: &[u8], limits: &ImportLimits) -> Result<Option<Map<String, Value
     if text.trim().is_empty() {
         return Ok(None);
     }
-    let value: Value = serde_json::from_str(text).map_err(|error| format!("it is not JSON (column {})", error.column()))?;
+    let value: Value =
+        serde_json::from_str(text).map_err(|error| format!("it is not JSON (column {})", error.column()))?;
     match value {
         Value::Object(fields) => Ok(Some(fields)),
         Value::String(text) => Ok(Some(Map::from_iter([("text".to_owned(), Value::String(text))]))),
@@ -213,7 +215,8 @@ fn foreign(mut fields: Map<String, Value>) -> Result<NewItem, String> {
         }
     }
     let text = text.ok_or("it has no \"text\"")?;
-    let kind = take_text(&mut fields, "kind")?.map(|kind| kind.parse().map_err(|error| format!("{error}"))).transpose()?;
+    let kind =
+        take_text(&mut fields, "kind")?.map(|kind| kind.parse().map_err(|error| format!("{error}"))).transpose()?;
     let external_id = take_text(&mut fields, "id")?;
     let scope = match fields.remove("scope") {
         None => Scope { user: take_text(&mut fields, "user_id")?, ..Scope::default() },
@@ -221,7 +224,10 @@ fn foreign(mut fields: Map<String, Value>) -> Result<NewItem, String> {
     };
     let salience = match fields.remove("salience") {
         None | Some(Value::Null) => 0.5,
-        Some(value) => value.as_f64().filter(|salience| (0.0..=1.0).contains(salience)).ok_or("its salience is no number from 0 to 1")?,
+        Some(value) => value
+            .as_f64()
+            .filter(|salience| (0.0..=1.0).contains(salience))
+            .ok_or("its salience is no number from 0 to 1")?,
     };
     let mut item = NewItem {
         state: ItemState::Generated,

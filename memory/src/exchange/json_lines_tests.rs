@@ -63,8 +63,12 @@ fn every_field_comes_back_as_it_went() {
 #[test]
 fn a_broken_line_is_named_and_the_rest_is_read() {
     let mut bytes = written(&[record()]);
-    bytes.extend_from_slice(b"{broken\n\n7\n\"just a text\"\n\xff\n{\"text\": \"by hand\", \"tags\": [\"b\", \"a\"], \"x\": 1}\n");
-    bytes.extend_from_slice(b"{\"item\": {\"id\": \"x\"}}\n{\"text\": \"a\", \"kind\": \"thought\"}\n{\"text\": \"a\", \"salience\": 2}\n");
+    bytes.extend_from_slice(
+        b"{broken\n\n7\n\"just a text\"\n\xff\n{\"text\": \"by hand\", \"tags\": [\"b\", \"a\"], \"x\": 1}\n",
+    );
+    bytes.extend_from_slice(
+        b"{\"item\": {\"id\": \"x\"}}\n{\"text\": \"a\", \"kind\": \"thought\"}\n{\"text\": \"a\", \"salience\": 2}\n",
+    );
     let import = read(&bytes);
     assert_eq!((import.records.len(), import.items.len()), (1, 2));
     let lines: Vec<Place> = import.problems.iter().map(|problem| problem.place).collect();
@@ -88,9 +92,14 @@ fn a_history_that_is_not_its_memorys_is_refused() {
 
 #[test]
 fn limits_and_later_versions_are_errors() {
-    let newer = read_json_lines(&b"{\"format\": \"memos-memories\", \"version\": 2}"[..], Strictness::Lenient, &ImportLimits::default());
+    let newer = read_json_lines(
+        &b"{\"format\": \"memos-memories\", \"version\": 2}"[..],
+        Strictness::Lenient,
+        &ImportLimits::default(),
+    );
     assert!(matches!(newer, Err(ExchangeError::Newer { version: 2, supported: 1 })));
-    let limits = ImportLimits { line_bytes_max: 20, num_records_max: 2, file_bytes_max: 100, ..ImportLimits::default() };
+    let limits =
+        ImportLimits { line_bytes_max: 20, num_records_max: 2, file_bytes_max: 100, ..ImportLimits::default() };
     let read = |text: &str| read_json_lines(text.as_bytes(), Strictness::Lenient, &limits);
     let long = read(&format!("\"a\"\n\"{}\"\n\"b\"\n", "x".repeat(30))).expect("lines");
     assert_eq!((long.items.len(), long.problems[0].place), (2, Place::Line(2)));

@@ -82,7 +82,9 @@ mod tests {
     #[test]
     fn lists_and_lines_are_read_alike_and_broken_ones_are_reported() {
         assert_eq!(read(r#"[{"memory": "a"}, {"memory": "b"}]"#).items.len(), 2);
-        let lines = read("{\"memory\": \"a\"}\n{broken\n\n{\"memory\": \"b\"}\n{\"memory\": 7, \"user_id\": []}\n{\"id\": \"x\"}");
+        let lines = read(
+            "{\"memory\": \"a\"}\n{broken\n\n{\"memory\": \"b\"}\n{\"memory\": 7, \"user_id\": []}\n{\"id\": \"x\"}",
+        );
         assert_eq!(lines.items.len(), 2);
         let places: Vec<Place> = lines.problems.iter().map(|problem| problem.place).collect();
         assert_eq!(places, [Place::Line(2), Place::Line(5), Place::Line(6)]);

@@ -84,7 +84,10 @@ mod tests {
             "created_at": "2025-05-31 09:00:00", "embedding": [0.1, 0.2], "memory_type": "LongTermMemory", "usage": []}}]"#;
         let item = &read(text).items[0];
         assert_eq!((item.kind, item.state, item.salience), (ItemKind::Event, ItemState::Activated, 0.9));
-        assert_eq!((item.tags.as_slice(), item.entities.as_slice()), (&["move".to_owned()][..], &["Anna".to_owned(), "Oslo".to_owned()][..]));
+        assert_eq!(
+            (item.tags.as_slice(), item.entities.as_slice()),
+            (&["move".to_owned()][..], &["Anna".to_owned(), "Oslo".to_owned()][..])
+        );
         assert_eq!((item.scope.user.as_deref(), item.scope.session.as_deref()), (Some("anna"), Some("s1")));
         assert_eq!(item.metadata["memory_type"], "LongTermMemory");
         assert_eq!(item.metadata["created_at"], "2025-05-31T09:00:00.000Z");

@@ -74,7 +74,10 @@ fn formats_are_detected_and_a_wrong_declaration_is_refused() {
     assert!(matches!(detect(Some("docx"), None, ""), Err(IngestError::UnknownFormat { name }) if name == "docx"));
     assert!(matches!(detect(Some("pdf"), None, "hello"), Err(IngestError::FormatMismatch { declared: "pdf", .. })));
     assert!(matches!(detect(Some("text"), None, "%PDF-1.4"), Err(IngestError::FormatMismatch { found: "a PDF", .. })));
-    assert!(matches!(detect(None, Some("a.md"), "PK\u{3}\u{4}"), Err(IngestError::FormatMismatch { found: "a ZIP archive", .. })));
+    assert!(matches!(
+        detect(None, Some("a.md"), "PK\u{3}\u{4}"),
+        Err(IngestError::FormatMismatch { found: "a ZIP archive", .. })
+    ));
     let charset = detect(Some("text/plain; charset=\"latin1\""), None, "");
     assert_eq!(charset, Err(IngestError::UnsupportedCharset { charset: "latin1".to_owned() }));
 }
@@ -87,7 +90,8 @@ fn broken_bytes_are_refused_with_their_place() {
         Err(IngestError::ControlCharacter { offset: 4, line: 3, code: 7 })
     );
     assert!(matches!(read(DocumentFormat::Html, "<p>\0</p>"), Err(IngestError::ControlCharacter { code: 0, .. })));
-    for format in [DocumentFormat::PlainText, DocumentFormat::Markdown, DocumentFormat::Html, DocumentFormat::JsonLines] {
+    for format in [DocumentFormat::PlainText, DocumentFormat::Markdown, DocumentFormat::Html, DocumentFormat::JsonLines]
+    {
         assert_eq!(read(format, " \n\t\r\n"), Err(IngestError::NoText), "{format:?}");
     }
     let limits = DocumentLimits { input_bytes_max: 10, ..DocumentLimits::default() };
@@ -117,7 +121,10 @@ fn html_is_read_without_its_boilerplate_however_broken() {
     assert_eq!(document.text, "One\n\nFirst bold text\nline\n\nTwo\n\n- a\n- b\n\n1 | 2");
     let paths: Vec<Vec<String>> = document.sections.iter().map(|section| section.heading_path.clone()).collect();
     assert_eq!(paths, [vec!["One".to_owned()], vec!["One".to_owned(), "Two".to_owned()]]);
-    assert_eq!(read(DocumentFormat::Html, "<nav><p>All is in an open nav").expect("a page").text, "All is in an open nav");
+    assert_eq!(
+        read(DocumentFormat::Html, "<nav><p>All is in an open nav").expect("a page").text,
+        "All is in an open nav"
+    );
     assert_eq!(read(DocumentFormat::Html, "a &#1; b <unclosed attr='").expect("a page").text, "a b");
     let deep = format!("{}deep{}", "<div><ul><li>".repeat(50_000), "</li></ul></div>".repeat(50_000));
     assert!(read(DocumentFormat::Html, deep).expect("a deep page").text.contains("deep"));
@@ -128,7 +135,10 @@ fn the_text_of_a_pdf_is_read_and_a_broken_one_is_an_error() {
     let bytes = pdf(text_stream("Hold the button for ten seconds."));
     let document = read(DocumentFormat::Pdf, &bytes).expect("a PDF");
     assert_eq!(document.title.as_deref(), Some("The manual"));
-    assert_eq!(chunks(&document, &characters(100, 0)), [("[\"page 1\"]".to_owned(), "Hold the button for ten seconds.".to_owned())]);
+    assert_eq!(
+        chunks(&document, &characters(100, 0)),
+        [("[\"page 1\"]".to_owned(), "Hold the button for ten seconds.".to_owned())]
+    );
     assert!(matches!(read(DocumentFormat::Pdf, "%PDF-1.7\nnothing"), Err(IngestError::BrokenPdf { .. })));
     assert_eq!(read(DocumentFormat::Pdf, pdf(Stream::new(dictionary! {}, Vec::new()))), Err(IngestError::NoText));
     // Cut and flipped at many places: an error or a text, but never a panic.
@@ -153,12 +163,16 @@ fn a_pdf_that_unfolds_too_far_is_refused() {
 
 #[test]
 fn lines_of_json_are_sections_and_a_broken_one_is_named() {
-    let document = read(DocumentFormat::JsonLines, "{\"title\": \"T\", \"text\": \"one\"}\n\n\"two\"\n").expect("lines");
+    let document =
+        read(DocumentFormat::JsonLines, "{\"title\": \"T\", \"text\": \"one\"}\n\n\"two\"\n").expect("lines");
     assert_eq!(document.text, "one\n\ntwo\n\n");
     let paths: Vec<&str> = document.sections.iter().map(|section| section.heading_path[0].as_str()).collect();
     assert_eq!(paths, ["T", "line 3"]);
     for (text, line) in [("\"a\"\n{", 2), ("{\"x\": 1}", 1), ("\"a\"\n\n7", 3), ("\"a\\u0000\"", 1), ("\"\"", 1)] {
-        assert!(matches!(read(DocumentFormat::JsonLines, text), Err(IngestError::BrokenLine { line: at, .. }) if at == line), "{text:?}");
+        assert!(
+            matches!(read(DocumentFormat::JsonLines, text), Err(IngestError::BrokenLine { line: at, .. }) if at == line),
+            "{text:?}"
+        );
     }
     let long = format!("\"{}\"", "a".repeat(2 << 20));
     assert!(matches!(read(DocumentFormat::JsonLines, long), Err(IngestError::BrokenLine { line: 1, .. })));
@@ -174,7 +188,14 @@ fn deep_nesting_is_refused() {
 
 #[test]
 fn chunks_keep_to_their_size_in_any_script_and_lose_nothing() {
-    let scripts = ["word ".repeat(3000), "界".repeat(3000), "ฉันรักเธอ".repeat(500), "שלום עולם. ".repeat(400), "👩‍👩‍👧 🍵 ".repeat(400), "x".repeat(20_000)];
+    let scripts = [
+        "word ".repeat(3000),
+        "界".repeat(3000),
+        "ฉันรักเธอ".repeat(500),
+        "שלום עולם. ".repeat(400),
+        "👩‍👩‍👧 🍵 ".repeat(400),
+        "x".repeat(20_000),
+    ];
     for text in scripts {
         let document = read(DocumentFormat::PlainText, &text).expect("text");
         let chunks = chunks(&document, &characters(100, 0));
@@ -189,7 +210,10 @@ fn sizes_may_be_counted_by_the_caller_and_chunks_may_overlap() {
     let document = read(DocumentFormat::PlainText, "One two three. Four five six. Seven eight nine.").expect("text");
     let count = |text: &str| text.split_whitespace().count();
     let plain = chunks(&document, &Chunking { unit: ChunkSize::Counted(&count), size: 6, overlap: 0 });
-    assert_eq!(plain.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>(), ["One two three. Four five six.", "Seven eight nine."]);
+    assert_eq!(
+        plain.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>(),
+        ["One two three. Four five six.", "Seven eight nine."]
+    );
     let overlapping = chunks(&document, &Chunking { unit: ChunkSize::Counted(&count), size: 6, overlap: 3 });
     assert_eq!(overlapping[1].1, "Four five six. Seven eight nine.");
     for (size, overlap) in [(0, 0), (10, 10), (1 << 20, 0)] {

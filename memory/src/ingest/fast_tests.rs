@@ -24,20 +24,37 @@ fn texts(text: &str) -> Vec<String> {
 #[test]
 fn statements_are_kept_in_words_that_stay_true() {
     for (said, kept) in [
-        ("Hi! My name is Anna, I live in Oslo and my door code is 4471. What can you do?",
-         &["The user's name is Anna.", "The user lives in Oslo.", "The user's door code is 4471."][..]),
+        (
+            "Hi! My name is Anna, I live in Oslo and my door code is 4471. What can you do?",
+            &["The user's name is Anna.", "The user lives in Oslo.", "The user's door code is 4471."][..],
+        ),
         ("Please remember: Zorvan's favourite colour is teal.", &["Zorvan's favourite colour is teal."]),
         ("My wife and I live in Oslo. Thanks!", &["The user's wife and the user live in Oslo."]),
-        ("My door code was 4471. It is now 5512.", &["The user's door code was 4471.", "The user's door code is now 5512."]),
-        ("My sister is called Ida. She lives in Bergen.", &["The user's sister is called Ida.", "Ida lives in Bergen."]),
-        ("- I like tea\n- the Vulmpru safe opens with the code 12-34", &["The user likes tea.", "The Vulmpru safe opens with the code 12-34."]),
+        (
+            "My door code was 4471. It is now 5512.",
+            &["The user's door code was 4471.", "The user's door code is now 5512."],
+        ),
+        (
+            "My sister is called Ida. She lives in Bergen.",
+            &["The user's sister is called Ida.", "Ida lives in Bergen."],
+        ),
+        (
+            "- I like tea\n- the Vulmpru safe opens with the code 12-34",
+            &["The user likes tea.", "The Vulmpru safe opens with the code 12-34."],
+        ),
         ("I like tea. I like tea!", &["The user likes tea."]),
-        ("If I forget my key, my neighbour has one.", &["If the user forgets the user's key, the user's neighbour has one."]),
+        (
+            "If I forget my key, my neighbour has one.",
+            &["If the user forgets the user's key, the user's neighbour has one."],
+        ),
         ("What is my code?", &[]),
         ("Tell me a joke, please.", &[]),
         ("我住在奥斯陆。你好吗？", &["我住在奥斯陆。"]),
         ("猫が好きです。", &["猫が好きです。"]),
-        ("I have a dentist appointment tomorrow at 3pm.", &["The user has a dentist appointment on 2 March 2026 at 3pm."]),
+        (
+            "I have a dentist appointment tomorrow at 3pm.",
+            &["The user has a dentist appointment on 2 March 2026 at 3pm."],
+        ),
         ("We know that the price for the Kaf tent is 12.50.", &["The price for the Kaf tent is 12.50."]),
         ("Call me Sam.", &["The user wants to be called Sam."]),
     ] {
@@ -85,8 +102,14 @@ fn kinds_names_tags_and_times_follow_the_words() {
     let born = candidate("I was born on 3 May 1990.");
     assert_eq!((born.kind, born.event_time), (ItemKind::Fact, None));
     let code = candidate("Zorvan's door code is 44-71-B.");
-    assert_eq!((code.entities.as_slice(), code.tags.as_slice()), (&["44-71-B".to_owned(), "Zorvan".to_owned()][..], &["access".to_owned()][..]));
-    assert_eq!(candidate("I now live in Bergen.").valid_from.map(|moment| moment.to_string()).as_deref(), Some("2026-03-01T10:00:00.000Z"));
+    assert_eq!(
+        (code.entities.as_slice(), code.tags.as_slice()),
+        (&["44-71-B".to_owned(), "Zorvan".to_owned()][..], &["access".to_owned()][..])
+    );
+    assert_eq!(
+        candidate("I now live in Bergen.").valid_from.map(|moment| moment.to_string()).as_deref(),
+        Some("2026-03-01T10:00:00.000Z")
+    );
 }
 
 #[test]
@@ -122,15 +145,28 @@ fn spans_address_the_turn_and_the_same_input_gives_the_same_candidates() {
 
 #[test]
 fn hostile_turns_are_errors_or_candidates_within_limits() {
-    assert!(matches!(FastExtractor.extract(&input(&[(Role::User, "a\u{0}b")])), Err(IngestError::ControlCharacter { .. })));
+    assert!(matches!(
+        FastExtractor.extract(&input(&[(Role::User, "a\u{0}b")])),
+        Err(IngestError::ControlCharacter { .. })
+    ));
     let large = "a ".repeat(600 << 10);
     assert!(matches!(FastExtractor.extract(&input(&[(Role::User, &large)])), Err(IngestError::TooLarge { .. })));
     let many = vec![(Role::User, "x"); 1001];
     assert!(matches!(FastExtractor.extract(&input(&many)), Err(IngestError::TooMany { .. })));
     for text in [
-        "I ".repeat(20_000), "my ".repeat(20_000), "\"".repeat(20_000), "I like tea and I ".repeat(5_000), "((((".repeat(5_000),
-        "'; DROP TABLE items; --".to_owned(), "אני אוהב תה מאוד.".to_owned(), "🎉🎉🎉".to_owned(), "a.".repeat(20_000), "1. ".repeat(10_000),
-        "I’m “quoted” I'd’ve 'n'".to_owned(), "’s ’s is ’s".to_owned(), "It's It's. It's it.".to_owned(),
+        "I ".repeat(20_000),
+        "my ".repeat(20_000),
+        "\"".repeat(20_000),
+        "I like tea and I ".repeat(5_000),
+        "((((".repeat(5_000),
+        "'; DROP TABLE items; --".to_owned(),
+        "אני אוהב תה מאוד.".to_owned(),
+        "🎉🎉🎉".to_owned(),
+        "a.".repeat(20_000),
+        "1. ".repeat(10_000),
+        "I’m “quoted” I'd’ve 'n'".to_owned(),
+        "’s ’s is ’s".to_owned(),
+        "It's It's. It's it.".to_owned(),
     ] {
         for candidate in told(&text) {
             assert!(candidate.text.len() <= 16_384 && !candidate.text.is_empty());

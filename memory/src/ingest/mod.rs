@@ -24,6 +24,7 @@ mod recalled;
 mod relations;
 mod sentences;
 mod statement;
+mod topics;
 mod values;
 mod verbs;
 mod worth;
