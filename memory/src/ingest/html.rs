@@ -219,10 +219,8 @@ impl Page {
         }
         // References such as `&#1;` can name control characters, which were refused where they stood as bytes.
         for character in text.chars().filter(|character| !character.is_control() || character.is_whitespace()) {
-            let is_space = character.is_whitespace() && character != '\u{a0}';
-            if self.num_pre > 0 && matches!(character, '\n' | '\t' | ' ') {
-                self.text.push(character);
-            } else if !is_space && character != '\u{a0}' {
+            let is_preserved = self.num_pre > 0 && matches!(character, '\n' | '\t' | ' ');
+            if is_preserved || !character.is_whitespace() {
                 self.text.push(character);
             } else if !self.text.is_empty() && !self.text.ends_with([' ', '\n']) {
                 self.text.push(' ');

@@ -27,6 +27,7 @@ mod statement;
 mod topics;
 mod values;
 mod verbs;
+mod wording;
 mod worth;
 
 pub use calendar::{Reference, TimeSpan};

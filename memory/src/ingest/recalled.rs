@@ -10,8 +10,8 @@ use super::values::{Comparison, Value};
 use super::{Candidate, ExtractionInput, Role};
 use crate::ItemId;
 
-/// More memories than this are never in one prompt; the rest is not compared.
-const NUM_RECALLED_MAX: usize = 1000;
+/// A prompt holds some tens of memories; those beyond this many are not compared, which keeps a turn's cost bounded.
+const NUM_RECALLED_MAX: usize = 256;
 
 pattern!(IT_IS, r"^It(?:'s| is| was| changed to| has changed to)(?: now| actually| really)? (.+)$");
 pattern!(SAID_OF, r"^(.+?) (?:is|was|changed to)(?: now| currently| still)? .+$");

@@ -1,14 +1,13 @@
 //! Simple statements taken apart by rules: of whom, which relation, what value, whether it is denied, and when.
 
-use super::calendar::Direction;
-use super::dates::{Bearing, find_dates, number_word};
+use super::dates::number_word;
 use super::patterns::pattern;
 use super::person::third_person_form;
 use super::relations::{COLOURS, Cardinality, VERBS, VerbSense, cardinality_of, is_known, known_nouns, relation_of};
 use super::values::Value;
-use super::verbs::{base_of_third_person, is_past, third_person};
+use super::verbs::{base_of_third_person, is_past};
+use super::wording::{collapsed, without_denial, without_time};
 use super::{Reference, Role, TimeSpan};
-use crate::Timestamp;
 
 /// A longer text is no simple statement.
 const STATEMENT_BYTES_MAX: usize = 400;
@@ -22,10 +21,6 @@ pattern!(
     FILLER,
     r"\b(?:now|currently|still|actually|also|too|as well|just|recently|at the moment|these days|usually|always|really|presently|nowadays|again|definitely|already)\b"
 );
-pattern!(DENIES, r"\b(?:no longer|not|never|n't|anymore|any more)\b|n't\b");
-pattern!(AUXILIARY, r"\b(does|do|did) (?:not|never) (\w+)|\b(doesn't|don't|didn't) (\w+)");
-pattern!(STOPPED, r"\b(?:has )?(?:stopped|quit|gave up|given up) (\w+ing)\b");
-pattern!(USED_TO, r"\bused to (\w+)\b");
 pattern!(POSSESSED, r"^(.+?s?)'s? ([^':]{1,60}?)\s*(?:\b(?:is|was|are|were|has been|will be|became)\b|:|=)\s*(.+)$");
 pattern!(
     CHANGED,
@@ -102,6 +97,7 @@ pub fn parse_statement(text: &str, reference: &Reference) -> Option<Statement> {
         return None;
     }
     let text = third_person_form(text.trim(), Role::User).to_lowercase().replace('\u{2019}', "'");
+    let text = text.replace("can't stand", "hates").replace("cannot stand", "hates");
     let text = text.trim_end_matches(['.', '!', ' ']);
     let text = OPENING.replace(text, "").into_owned();
     let (text, time) = without_time(&text, reference);
@@ -127,96 +123,6 @@ pub fn parse_statement(text: &str, reference: &Reference) -> Option<Statement> {
         is_additional,
         is_single_valued: cardinality == Cardinality::One,
     })
-}
-
-/// The text without the time that it holds at ("in 2019", "since March 2024"), and that time. Dates that are values,
-/// such as birthdays and deadlines, stay.
-fn without_time(text: &str, reference: &Reference) -> (String, Option<TimeSpan>) {
-    let (Some(ever), Some(never)) =
-        (Timestamp::from_unix_ms(-377_705_023_201_000), Timestamp::from_unix_ms(253_402_207_200_000))
-    else {
-        return (text.to_owned(), None);
-    };
-    for mention in find_dates(text, reference, Direction::Earlier) {
-        let words = &text[mention.span.clone()];
-        let starts_inside =
-            ["in ", "since ", "until ", "till ", "from ", "during "].iter().find(|start| words.starts_with(**start));
-        let before = text[..mention.span.start].trim_end();
-        let starts_before = ["in", "since", "until", "till", "from", "during"]
-            .iter()
-            .find(|word| before.rsplit(' ').next() == Some(**word));
-        if (starts_inside.is_none() && starts_before.is_none())
-            || text.contains("born")
-            || mention.bearing == Bearing::Recurring
-        {
-            continue;
-        }
-        let start = starts_before.map_or(mention.span.start, |word| before.len() - word.len());
-        let rest =
-            collapsed(&format!("{} {}", &text[..start], text[mention.span.end..].trim_start_matches([',', ' '])));
-        let time = match mention.bearing {
-            Bearing::Since => TimeSpan { start: mention.time.start, end: never },
-            Bearing::Until => TimeSpan { start: ever, end: mention.time.end },
-            Bearing::At | Bearing::Recurring => mention.time,
-        };
-        return (rest.trim_end_matches(',').to_owned(), Some(time));
-    }
-    (text.to_owned(), None)
-}
-
-/// The text with its denial taken out, and whether its verb stood in the past.
-fn without_denial(text: &str) -> (String, Polarity, bool) {
-    if let Some(found) = USED_TO.captures(text) {
-        let verb = match &found[1] {
-            "be" => "is".to_owned(),
-            verb => third_person(verb),
-        };
-        // What used to be is told because it is so no more.
-        return (USED_TO.replace(text, verb.as_str()).into_owned(), Polarity::Denied, false);
-    }
-    if let Some(found) = STOPPED.captures(text)
-        && let Some(verb) = verb_of_gerund(&found[1])
-    {
-        return (STOPPED.replace(text, third_person(&verb).as_str()).into_owned(), Polarity::Denied, false);
-    }
-    let past_copula = text.contains(" was ") || text.contains(" were ") || text.contains(" wasn't ");
-    let former = ["former ", "ex-", "previous ", "old "].iter().any(|word| text.contains(&format!("'s {word}")));
-    if !DENIES.is_match(text) {
-        return (text.to_owned(), Polarity::Affirmed, past_copula || former);
-    }
-    let (mut out, mut was) = (text.to_owned(), past_copula || former);
-    if let Some(found) = AUXILIARY.captures(text) {
-        let auxiliary = found.get(1).or_else(|| found.get(3)).map_or("", |word| word.as_str());
-        let verb = found.get(2).or_else(|| found.get(4)).map_or("", |word| word.as_str());
-        was |= auxiliary.starts_with("did");
-        out = AUXILIARY.replace(text, third_person(verb).as_str()).into_owned();
-    }
-    for (from, to) in [
-        ("isn't", "is"),
-        ("aren't", "are"),
-        ("wasn't", "was"),
-        ("weren't", "were"),
-        ("hasn't", "has"),
-        ("can't", "can"),
-        ("cannot", "can"),
-        (" no longer", ""),
-        (" not", ""),
-        (" never", ""),
-        (" anymore", ""),
-        (" any more", ""),
-        (" any ", " a "),
-    ] {
-        out = out.replace(from, to);
-    }
-    (out, Polarity::Denied, was)
-}
-
-fn verb_of_gerund(gerund: &str) -> Option<String> {
-    let stem = gerund.strip_suffix("ing")?;
-    let doubled = stem.chars().rev().nth(1) == stem.chars().last();
-    let candidates =
-        [format!("{stem}e"), stem.to_owned(), stem[..stem.len().saturating_sub(usize::from(doubled))].to_owned()];
-    candidates.into_iter().find(|candidate| super::verbs::is_base(candidate))
 }
 
 fn parts(text: &str) -> Option<Parts> {
@@ -369,8 +275,18 @@ fn copula(text: &str) -> Option<Parts> {
         return found(subject, "location".to_owned(), place);
     }
     let mut parts = found(subject, "is".to_owned(), value)?;
-    parts.cardinality = Some(Cardinality::Many);
+    parts.cardinality = Some(if names_one_thing(subject, value) { Cardinality::One } else { Cardinality::Many });
     Some(parts)
+}
+
+/// Whether "the wifi password is …" gives the one value of a thing, and does not only describe it ("is long").
+fn names_one_thing(subject: &str, value: &str) -> bool {
+    const SECRETS: &[&str] = &["password", "passphrase", "code", "pin", "username", "codename"];
+    const FIGURES: &[&str] = &["price", "cost", "number", "address", "version", "deadline", "height", "weight", "size"];
+    let noun = subject.rsplit(' ').next().unwrap_or_default();
+    let has_digit = value.chars().any(|character| character.is_ascii_digit());
+    let is_one_word = !value.contains(' ');
+    (SECRETS.contains(&noun) && (is_one_word || has_digit)) || (FIGURES.contains(&noun) && has_digit)
 }
 
 /// Any other verb: its relation is the verb, and only a denial speaks against it.
@@ -402,10 +318,6 @@ fn singular(noun: &str) -> String {
         None if noun.ends_with("ss") => noun.to_owned(),
         None => noun.strip_suffix('s').unwrap_or(noun).to_owned(),
     }
-}
-
-fn collapsed(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").replace(" ,", ",")
 }
 
 #[cfg(test)]

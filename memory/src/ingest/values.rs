@@ -6,6 +6,8 @@ use super::patterns::pattern;
 
 pattern!(DAY_FIRST, r"^(?:on )?(?:the )?(\d{1,2})(?:st|nd|rd|th)?(?: of)? ([a-z]{3,9})\.?(?:,? (\d{4}))?$");
 pattern!(MONTH_FIRST, r"^(?:on )?([a-z]{3,9})\.? (\d{1,2})(?:st|nd|rd|th)?(?:,? (\d{4}))?$");
+// The spelling that `day` gives, so that a value that was read once is read the same again.
+pattern!(DAY_KEY, r"^day (?:\d{4}-)?\d{2}-\d{2}$");
 pattern!(ISO_DAY, r"^(?:on )?(\d{4})-(\d{2})-(\d{2})$");
 pattern!(CLOCK, r"^(?:at )?(\d{1,2})(?:([:.])(\d{2}))? ?(am|pm|a\.m\.?|p\.m\.?|o'clock|h)?$");
 pattern!(DIGITS, r"^\+?[\d][\d \-./()]*$");
@@ -120,6 +122,9 @@ fn is_same_day(one: &str, two: &str) -> bool {
 }
 
 fn day(text: &str) -> Option<String> {
+    if DAY_KEY.is_match(text) {
+        return Some(text.to_owned());
+    }
     let spelled = |year: Option<&str>, month: i8, day: &str| {
         let day: u8 = day.parse().ok()?;
         Some(match year {
@@ -237,6 +242,14 @@ mod tests {
             ("Fridays", "Friday"),
         ] {
             assert_eq!(compare(one, two), Comparison::Equal, "{one:?} and {two:?}");
+        }
+    }
+
+    #[test]
+    fn a_spelling_is_read_as_itself() {
+        for text in ["12 July", "July 12th 1990", "7 pm", "$5", "44-71", "New York", "three", "Oslo, Norway", "12.50"] {
+            let value = Value::of(text);
+            assert_eq!(Value::of(&value.as_text()), value, "{text:?}");
         }
     }
 
