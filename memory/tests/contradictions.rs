@@ -9,8 +9,8 @@ use serde_json::Value;
 const SET: &str = include_str!("data/contradictions.jsonl");
 
 /// Measured on this set, and rounded down: contradictions that were named as such and are, and those that were found.
-const PRECISION_MIN: f64 = 0.98;
-const RECALL_MIN: f64 = 0.85;
+const PRECISION_MIN: f64 = 0.99;
+const RECALL_MIN: f64 = 0.88;
 /// The same for pairs that say one thing twice.
 const SAME_PRECISION_MIN: f64 = 0.99;
 const SAME_RECALL_MIN: f64 = 0.99;
