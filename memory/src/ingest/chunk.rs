@@ -97,9 +97,12 @@ fn joined_sections(document: &Document) -> Vec<Section> {
     for section in &document.sections {
         let text = document.text[section.span.clone()].trim();
         let is_outline = matches!(document.format, DocumentFormat::Markdown | DocumentFormat::Html);
-        let only_heading = is_outline && !text.contains('\n') && section.heading_path.last().is_some_and(|heading| {
-            text.trim_start_matches('#').trim() == heading.as_str()
-        });
+        let only_heading = is_outline
+            && !text.contains('\n')
+            && section
+                .heading_path
+                .last()
+                .is_some_and(|heading| text.trim_start_matches('#').trim() == heading.as_str());
         let first = start.unwrap_or(section.span.start);
         if only_heading {
             start = Some(first);

@@ -112,9 +112,13 @@ fn compared(one: &Statement, two: &Statement) -> Comparison {
 /// Statements of two relations rarely meet: a count against none, a home phone against a phone.
 fn judge_relations(one: &Statement, two: &Statement) -> Verdict {
     let none_against_some = |none: &Statement, some: &Statement| {
-        let is_count = some.relation.strip_prefix("number of ").is_some_and(|noun| noun.starts_with(none.relation.as_str()));
+        let is_count =
+            some.relation.strip_prefix("number of ").is_some_and(|noun| noun.starts_with(none.relation.as_str()));
         let is_named = none.relation == "pet" && matches!(some.relation.as_str(), "dog" | "cat");
-        none.value == "*" && none.polarity == Polarity::Denied && some.polarity == Polarity::Affirmed && (is_count || is_named)
+        none.value == "*"
+            && none.polarity == Polarity::Denied
+            && some.polarity == Polarity::Affirmed
+            && (is_count || is_named)
     };
     if none_against_some(one, two) || none_against_some(two, one) {
         return in_time(one, two, Verdict::Contradicts);
@@ -122,7 +126,11 @@ fn judge_relations(one: &Statement, two: &Statement) -> Verdict {
     let narrows = |few: &str, many: &str| many.strip_suffix(few).is_some_and(|start| start.ends_with(' '));
     let may_be_one = narrows(&one.relation, &two.relation) || narrows(&two.relation, &one.relation);
     let is_same_value = one.value == two.value;
-    if may_be_one && !is_same_value && one.is_single_valued && two.is_single_valued { Verdict::Unknown } else { Verdict::Compatible }
+    if may_be_one && !is_same_value && one.is_single_valued && two.is_single_valued {
+        Verdict::Unknown
+    } else {
+        Verdict::Compatible
+    }
 }
 
 /// A verdict on what holds at one time: past against present, or two times apart, are both true.
@@ -163,13 +171,18 @@ fn shares_first_name(one: &str, two: &str) -> bool {
 }
 
 fn share_time(one: &Claim, two: &Claim) -> bool {
-    let ends_before = |first: &Claim, second: &Claim| first.valid_to.zip(second.valid_from).is_some_and(|(end, start)| end <= start);
+    let ends_before =
+        |first: &Claim, second: &Claim| first.valid_to.zip(second.valid_from).is_some_and(|(end, start)| end <= start);
     !ends_before(one, two) && !ends_before(two, one)
 }
 
 fn normalised(text: &str) -> String {
     let words = text.to_lowercase();
-    words.split(|character: char| !character.is_alphanumeric()).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+    words
+        .split(|character: char| !character.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// What a model is asked about two memories. They are given as JSON strings, so that nothing in them can end the data.

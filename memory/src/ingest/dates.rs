@@ -60,7 +60,10 @@ pattern!(WEEKDAY, &format!(r"(?i)\b(?:(every|each|on|by|until|till|since|from|fo
 pattern!(HAN, r"(\d{4})年(\d{1,2})月(?:(\d{1,2})[日号號])?");
 pattern!(HAN_DAY, r"今天|今日|明後日|明天|明日|后天|後天|昨天|昨日|前天");
 pattern!(CLOCK, r"(?i)^,? (?:at|um|@) (?:(\d{1,2})(?:[:.](\d{2}))? ?(am|pm|a\.m\.|p\.m\.)?\b|(noon|midnight))");
-pattern!(BEFORE, r"(?i)\b(on|by|until|till|since|from|before|after|for|of|in|starting|as of|during|at|up to|through)\s+$");
+pattern!(
+    BEFORE,
+    r"(?i)\b(on|by|until|till|since|from|before|after|for|of|in|starting|as of|during|at|up to|through)\s+$"
+);
 
 /// What a pattern found, before its place in the sentence is looked at.
 struct Found {
@@ -102,7 +105,9 @@ pub(super) fn find_dates(text: &str, reference: &Reference, direction: Direction
             if mentions.iter().any(|known| whole.start < known.span.end && known.span.start < whole.end) {
                 continue;
             }
-            if let Some(mention) = finder(&captures, today, direction).and_then(|found| place(text, whole, found, reference, regex)) {
+            if let Some(mention) =
+                finder(&captures, today, direction).and_then(|found| place(text, whole, found, reference, regex))
+            {
                 mentions.push(mention);
             }
         }
@@ -126,7 +131,13 @@ pub(super) fn with_absolute_dates(text: &str, mentions: &[Mention]) -> String {
     out
 }
 
-fn place(text: &str, whole: Range<usize>, found: Found, reference: &Reference, regex: &regex::Regex) -> Option<Mention> {
+fn place(
+    text: &str,
+    whole: Range<usize>,
+    found: Found,
+    reference: &Reference,
+    regex: &regex::Regex,
+) -> Option<Mention> {
     let own = text[whole.clone()].split_whitespace().next().unwrap_or_default().to_lowercase();
     let before = BEFORE.captures(&text[..whole.start]).map(|before| before[1].to_lowercase());
     let word = before.as_deref().unwrap_or(&own);
@@ -144,9 +155,10 @@ fn place(text: &str, whole: Range<usize>, found: Found, reference: &Reference, r
     }
     let possessive = text[whole.clone()].ends_with("'s") || text[whole.clone()].ends_with("’s");
     let is_han = std::ptr::eq(regex, &*HAN_DAY);
-    let absolute = found.absolute.filter(|_| !possessive).map(|(preposition, date)| {
-        if before.is_some() || is_han { date } else { format!("{preposition} {date}") }
-    });
+    let absolute = found
+        .absolute
+        .filter(|_| !possessive)
+        .map(|(preposition, date)| if before.is_some() || is_han { date } else { format!("{preposition} {date}") });
     Some(Mention { span: whole, time, bearing, absolute })
 }
 
@@ -319,7 +331,11 @@ pub(super) fn number_word(word: &str) -> Option<i64> {
     if matches!(lower.as_str(), "a" | "an") {
         return Some(1);
     }
-    WORDS.iter().position(|known| *known == lower).and_then(|index| i64::try_from(index).ok()).or_else(|| lower.parse().ok())
+    WORDS
+        .iter()
+        .position(|known| *known == lower)
+        .and_then(|index| i64::try_from(index).ok())
+        .or_else(|| lower.parse().ok())
 }
 
 fn month_alone(found: &Captures<'_>, today: Date, direction: Direction) -> Option<Found> {

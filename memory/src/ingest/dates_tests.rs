@@ -63,7 +63,9 @@ fn the_word_before_a_date_says_what_it_does() {
 
 #[test]
 fn what_is_no_date_is_not_one() {
-    for text in ["code 4471", "version 2.10.5", "31 February", "2027-13-40", "2/3/2027", "maybe", "room 12", "May I", "the sun"] {
+    for text in
+        ["code 4471", "version 2.10.5", "31 February", "2027-13-40", "2/3/2027", "maybe", "room 12", "May I", "the sun"]
+    {
         assert_eq!(found(text, Direction::Later), [], "{text:?}");
     }
 }
@@ -99,7 +101,15 @@ fn the_speakers_clock_decides_what_today_is() {
 fn the_ends_of_the_calendar_are_no_panic() {
     for year in ["-9999-01-02T00:00:00Z", "9999-12-30T22:00:00Z"] {
         let Ok(now) = year.parse() else { continue };
-        for text in ["tomorrow", "yesterday", "in 999 years", "999 years ago", "next year", "last Monday", "on 31 December 9999"] {
+        for text in [
+            "tomorrow",
+            "yesterday",
+            "in 999 years",
+            "999 years ago",
+            "next year",
+            "last Monday",
+            "on 31 December 9999",
+        ] {
             let _ = find_dates(text, &Reference::utc(now), Direction::Later);
         }
     }

@@ -149,9 +149,8 @@ pub fn read_document(bytes: &[u8], format: DocumentFormat, limits: &DocumentLimi
 /// # Errors
 /// `ControlCharacter` with its place.
 pub(super) fn check_control_characters(text: &str) -> Result<(), IngestError> {
-    let refused = |character: char| {
-        character.is_control() && !matches!(character, '\t' | '\n' | '\r' | '\u{c}' | '\u{85}')
-    };
+    let refused =
+        |character: char| character.is_control() && !matches!(character, '\t' | '\n' | '\r' | '\u{c}' | '\u{85}');
     match text.char_indices().find(|&(_, character)| refused(character)) {
         None => Ok(()),
         Some((offset, character)) => Err(IngestError::ControlCharacter {

@@ -1,6 +1,6 @@
-//! Names and topics of a sentence by rules: capitals, quotations, possessors, codes; and a small word list for tags.
+//! Names in a sentence by rules: capitals, quotations, possessors and codes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::patterns::pattern;
 use crate::item::{LABEL_BYTES_MAX, NUM_LABELS_MAX};
@@ -19,41 +19,108 @@ pattern!(POSSESSOR, r"^(\p{Lu}[\p{L}\p{M}-]+(?: \p{Lu}[\p{L}\p{M}-]+)*)(?:'s|’
 
 /// Words that are capitals without being names.
 const NO_NAMES: &[&str] = &[
-    "i", "i'm", "i've", "i'll", "i'd", "the", "a", "an", "my", "your", "our", "his", "her", "their", "its", "he", "she",
-    "it", "they", "we", "you", "this", "that", "these", "those", "there", "here", "when", "where", "what", "who", "why",
-    "how", "if", "in", "on", "at", "by", "for", "to", "from", "and", "but", "or", "so", "no", "not", "yes", "please",
-    "user", "assistant", "today", "tomorrow", "yesterday", "now", "then", "also", "some", "every", "all", "each", "one",
-    "after", "before", "since", "until", "as", "with", "without", "am", "pm", "ok",
-    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
-    "december", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday", "mondays", "tuesdays",
-    "wednesdays", "thursdays", "fridays", "saturdays", "sundays", "mr", "mrs", "ms", "dr",
-];
-
-/// Topic words and their tags.
-const TOPICS: &[(&str, &str)] = &[
-    ("colour", "colour"), ("color", "colour"), ("food", "food"), ("eat", "food"), ("eats", "food"), ("eating", "food"),
-    ("cook", "food"), ("cooks", "food"), ("dish", "food"), ("restaurant", "food"), ("vegetarian", "food"),
-    ("vegan", "food"), ("drink", "drink"), ("drinks", "drink"), ("drinking", "drink"), ("coffee", "drink"),
-    ("tea", "drink"), ("lives", "home"), ("live", "home"), ("home", "home"), ("flat", "home"), ("house", "home"),
-    ("apartment", "home"), ("address", "home"), ("moved", "home"), ("work", "work"), ("works", "work"), ("job", "work"),
-    ("office", "work"), ("manager", "work"), ("boss", "work"), ("employer", "work"), ("company", "work"),
-    ("colleague", "work"), ("project", "work"), ("deadline", "work"), ("meeting", "work"), ("team", "work"),
-    ("wife", "family"), ("husband", "family"), ("partner", "family"), ("sister", "family"), ("brother", "family"),
-    ("mother", "family"), ("father", "family"), ("son", "family"), ("daughter", "family"), ("child", "family"),
-    ("children", "family"), ("kids", "family"), ("married", "family"), ("birthday", "birthday"), ("born", "birthday"),
-    ("pet", "pet"), ("dog", "pet"), ("cat", "pet"), ("cats", "pet"), ("dogs", "pet"), ("allergic", "health"),
-    ("allergy", "health"), ("doctor", "health"), ("dentist", "health"), ("medicine", "health"), ("sick", "health"),
-    ("code", "access"), ("password", "access"), ("pin", "access"), ("username", "access"), ("key", "access"),
-    ("phone", "contact"), ("telephone", "contact"), ("email", "contact"), ("e-mail", "contact"), ("number", "number"),
-    ("sport", "sport"), ("football", "sport"), ("tennis", "sport"), ("running", "sport"), ("swimming", "sport"),
-    ("music", "music"), ("guitar", "music"), ("piano", "music"), ("song", "music"), ("band", "music"),
-    ("instrument", "music"), ("book", "books"), ("books", "books"), ("reading", "books"), ("film", "films"),
-    ("movie", "films"), ("language", "language"), ("speaks", "language"), ("fluent", "language"), ("travel", "travel"),
-    ("trip", "travel"), ("flight", "travel"), ("holiday", "travel"), ("vacation", "travel"), ("visit", "travel"),
-    ("hotel", "travel"), ("car", "vehicle"), ("drives", "vehicle"), ("bike", "vehicle"), ("school", "education"),
-    ("university", "education"), ("studies", "education"), ("exam", "education"), ("hobby", "hobby"), ("price", "money"),
-    ("cost", "money"), ("costs", "money"), ("paid", "money"), ("bank", "money"), ("version", "software"),
-    ("software", "software"), ("server", "software"), ("appointment", "appointment"), ("name", "name"),
+    "i",
+    "i'm",
+    "i've",
+    "i'll",
+    "i'd",
+    "the",
+    "a",
+    "an",
+    "my",
+    "your",
+    "our",
+    "his",
+    "her",
+    "their",
+    "its",
+    "he",
+    "she",
+    "it",
+    "they",
+    "we",
+    "you",
+    "this",
+    "that",
+    "these",
+    "those",
+    "there",
+    "here",
+    "when",
+    "where",
+    "what",
+    "who",
+    "why",
+    "how",
+    "if",
+    "in",
+    "on",
+    "at",
+    "by",
+    "for",
+    "to",
+    "from",
+    "and",
+    "but",
+    "or",
+    "so",
+    "no",
+    "not",
+    "yes",
+    "please",
+    "user",
+    "assistant",
+    "today",
+    "tomorrow",
+    "yesterday",
+    "now",
+    "then",
+    "also",
+    "some",
+    "every",
+    "all",
+    "each",
+    "one",
+    "after",
+    "before",
+    "since",
+    "until",
+    "as",
+    "with",
+    "without",
+    "am",
+    "pm",
+    "ok",
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+    "monday",
+    "tuesday",
+    "wednesday",
+    "thursday",
+    "friday",
+    "saturday",
+    "sunday",
+    "mondays",
+    "tuesdays",
+    "wednesdays",
+    "thursdays",
+    "fridays",
+    "saturdays",
+    "sundays",
+    "mr",
+    "mrs",
+    "ms",
+    "dr",
 ];
 
 /// Names that the whole of a text makes known: those of the caller and those that stand inside of a sentence.
@@ -73,12 +140,13 @@ pub(super) fn known_names<'a>(given: &'a [String], sentences: impl Iterator<Item
 
 /// The names in a sentence; sorted, no duplicates, within the limits of an item.
 pub(super) fn entities(sentence: &str, known: &BTreeSet<String>) -> Vec<String> {
-    let mut found: BTreeMap<String, ()> = BTreeMap::new();
+    let mut found: BTreeSet<String> = BTreeSet::new();
     let mut add = |name: &str| {
-        let name = name.trim().trim_end_matches(['.', ',', ';', ':', '-', '\'']).trim_end_matches("'s").trim_end_matches("’s");
+        let name =
+            name.trim().trim_end_matches(['.', ',', ';', ':', '-', '\'']).trim_end_matches("'s").trim_end_matches("’s");
         let is_label = !name.is_empty() && name.len() <= LABEL_BYTES_MAX && found.len() < NUM_LABELS_MAX;
         if is_label {
-            found.insert(name.to_owned(), ());
+            found.insert(name.to_owned());
         }
     };
     for captures in QUOTED.captures_iter(sentence) {
@@ -88,6 +156,11 @@ pub(super) fn entities(sentence: &str, known: &BTreeSet<String>) -> Vec<String> 
         }
     }
     for matched in NAME.find_iter(sentence) {
+        // The capital inside of a code, such as "4471-B", begins no name.
+        if sentence[..matched.start()].ends_with(|before: char| before.is_alphanumeric() || matches!(before, '-' | '_'))
+        {
+            continue;
+        }
         for name in name_parts(matched.as_str()) {
             let first = name.split(' ').next().unwrap_or_default().to_lowercase();
             let at_start = matched.start() == 0 && matched.as_str().starts_with(name);
@@ -99,19 +172,7 @@ pub(super) fn entities(sentence: &str, known: &BTreeSet<String>) -> Vec<String> 
     for matched in CODE.find_iter(sentence).filter(|matched| is_code(matched.as_str())) {
         add(matched.as_str());
     }
-    found.into_keys().collect()
-}
-
-/// The topics of a sentence; sorted, no duplicates.
-pub(super) fn tags(sentence: &str) -> Vec<String> {
-    let lower = sentence.to_lowercase();
-    let words: BTreeSet<&str> = lower
-        .split(|character: char| !character.is_alphanumeric() && character != '-')
-        .filter(|word| !word.is_empty())
-        .collect();
-    let found: BTreeSet<&str> =
-        TOPICS.iter().filter(|(word, _)| words.contains(word)).map(|(_, tag)| *tag).take(NUM_LABELS_MAX).collect();
-    found.into_iter().map(str::to_owned).collect()
+    found.into_iter().collect()
 }
 
 /// "Anna's Volvo" are two names, "Anna" and "Volvo"; words that are capitals only by grammar fall away.
@@ -123,7 +184,8 @@ fn name_parts(run: &str) -> Vec<&str> {
     for word in run.split(' ') {
         let bare = word.trim_end_matches("'s").trim_end_matches("’s");
         let is_name = !NO_NAMES.contains(&bare.to_lowercase().as_str()) && bare.chars().any(char::is_alphanumeric);
-        let joins = matches!(word, "of" | "de" | "da" | "van" | "von" | "der" | "den" | "la" | "le" | "del" | "al" | "bin");
+        let joins =
+            matches!(word, "of" | "de" | "da" | "van" | "von" | "der" | "den" | "la" | "le" | "del" | "al" | "bin");
         if is_name && (start.is_some() || !joins) {
             start.get_or_insert(position);
             end = if joins { end } else { position + bare.len() };
@@ -145,7 +207,8 @@ fn name_parts(run: &str) -> Vec<&str> {
 fn is_name_at_start(sentence: &str, name: &str) -> bool {
     let agent = AGENT.captures(sentence).is_some_and(|found| &found[1] == name);
     let possessor = POSSESSOR.captures(sentence).is_some_and(|found| &found[1] == name);
-    let inner_capital = name.chars().skip(1).any(char::is_uppercase) || name.chars().any(|digit| digit.is_ascii_digit());
+    let inner_capital =
+        name.chars().skip(1).any(char::is_uppercase) || name.chars().any(|digit| digit.is_ascii_digit());
     agent || possessor || inner_capital
 }
 
@@ -188,12 +251,6 @@ mod tests {
         let known = known_names(&["Tea".to_owned()], ["I met Rosa."].into_iter());
         assert_eq!(entities("Tea is nice.", &known), ["Tea"]);
         assert_eq!(entities("Rosa is nice.", &known), ["Rosa"]);
-    }
-
-    #[test]
-    fn topics_become_tags_once() {
-        assert_eq!(tags("The user works as a nurse at the office and drinks tea."), ["drink", "work"]);
-        assert_eq!(tags("界"), Vec::<String>::new());
     }
 
     #[test]

@@ -1,23 +1,34 @@
 //! Mode `fast`: memories by rules alone, without a model. The same input gives the same candidates, always.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use super::dates::{find_dates, with_absolute_dates};
-use super::entities::{entities, known_names, tags};
+use super::entities::{entities, known_names};
 use super::extract::NUM_CANDIDATES_MAX;
 use super::kinds::{direction, kind_of, salience, times};
 use super::patterns::pattern;
 use super::person::{capitalised, third_person_form};
 use super::sentences::split_sentences;
+use super::topics::tags;
 use super::verbs::is_finite;
 use super::worth::worth_keeping;
 use super::{Candidate, ExtractionInput, Extractor, IngestError, Role};
 
 // What "it" can stand for: a possession or a thing that a sentence says something of.
-pattern!(THING, r"^((?:The |[\p{Lu}][\p{L}-]+(?: \p{Lu}[\p{L}-]+)*'s )[^,;:]{1,80}?) (?:is|was|are|changed|opens|costs|runs)\b");
-pattern!(PERSON, r"(?:^|\b(?:is|called|named) )(\p{Lu}[\p{L}'-]+(?: \p{Lu}[\p{L}-]+)*)(?:[.,!]| (?:likes|lives|works|is|was|has|moved|plays|speaks|drives)\b)");
+pattern!(
+    THING,
+    r"^((?:The |[\p{Lu}][\p{L}-]+(?: \p{Lu}[\p{L}-]+)*'s )[^,;:]{1,80}?) (?:is|was|are|changed|opens|costs|runs)\b"
+);
+pattern!(
+    PERSON,
+    r"(?:^|\b(?:is|called|named) )(\p{Lu}[\p{L}'-]+(?: \p{Lu}[\p{L}-]+)*)(?:[.,!]|$| (?:likes|lives|works|is|was|has|moved|plays|speaks|drives)\b)"
+);
 pattern!(PRONOUN, r"^(It|That|This|She|He|They)('s)? (.*)$");
-pattern!(SUBORDINATE, r"(?i)^(?:if|when|because|although|though|while|since|unless|until|before|after|whenever|as|to|in order)\b");
+pattern!(
+    SUBORDINATE,
+    r"(?i)^(?:if|when|because|although|though|while|since|unless|until|before|after|whenever|as|to|in order)\b"
+);
 
 /// A memory that still says "it" or "she" is of little use on its own.
 const UNRESOLVED_SALIENCE: f32 = 0.2;
@@ -58,10 +69,10 @@ impl Extractor for FastExtractor {
             }
         };
         let mut candidates: Vec<Candidate> = Vec::new();
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         for candidate in kept.into_iter().map(candidate) {
             // Said twice is told once.
-            if seen.insert(candidate.text.to_lowercase()) {
+            if seen.insert(candidate.text.trim_end_matches(['.', '!']).to_lowercase()) {
                 candidates.push(candidate);
             }
         }
@@ -122,7 +133,8 @@ impl Antecedents {
     }
 
     fn note(&mut self, sentence: &str) {
-        if let Some(found) = THING.captures(sentence).filter(|found| !matches!(&found[1], "The user" | "The assistant")) {
+        if let Some(found) = THING.captures(sentence).filter(|found| !matches!(&found[1], "The user" | "The assistant"))
+        {
             self.thing = Some(found[1].to_owned());
         }
         let is_user = |name: &str| matches!(name, "It" | "That" | "This" | "She" | "He" | "They" | "The");
@@ -143,14 +155,14 @@ fn clauses(sentence: &str) -> Vec<&str> {
     let mut rest = sentence;
     // Bounded by the sentence: each round takes off at least its first clause.
     'next: loop {
-        let mut joints: Vec<(usize, &str)> =
-            JOINTS.iter().flat_map(|joint| rest.match_indices(joint)).collect();
+        let mut joints: Vec<usize> =
+            JOINTS.iter().flat_map(|joint| rest.match_indices(joint)).map(|(at, _)| at).collect();
         joints.sort_unstable();
-        for (at, joint) in joints {
+        for at in joints {
             let head = rest[..at].trim_end_matches([',', ' ']);
             let tail = rest[at..].trim_start_matches([',', ';', ' ']);
             let tail = tail.strip_prefix("and ").or_else(|| tail.strip_prefix("but ")).unwrap_or(tail);
-            if is_clause(head) && is_clause(tail) && !joint.is_empty() {
+            if is_clause(head) && is_clause(tail) {
                 clauses.push(head);
                 rest = tail;
                 continue 'next;
@@ -164,7 +176,8 @@ fn clauses(sentence: &str) -> Vec<&str> {
 /// Whether there is a verb with something on both of its sides; "between my brother" and "my sister" are no clauses.
 fn is_clause(text: &str) -> bool {
     let words: Vec<&str> = text.split_whitespace().collect();
-    let bare = |word: &str| word.trim_matches(|character: char| !character.is_alphanumeric() && character != '\'').to_owned();
+    let bare =
+        |word: &str| word.trim_matches(|character: char| !character.is_alphanumeric() && character != '\'').to_owned();
     let verb = words.iter().position(|word| is_finite(&bare(word)));
     let is_contracted = words.first().is_some_and(|word| word.contains('\''));
     verb.is_some_and(|index| (index > 0 || is_contracted) && index + 1 < words.len()) && !SUBORDINATE.is_match(text)
@@ -173,7 +186,10 @@ fn is_clause(text: &str) -> bool {
 /// With a mark at its end.
 fn ended(mut text: String) -> String {
     if text.chars().last().is_some_and(char::is_alphanumeric) {
-        let is_spaceless = text.chars().last().is_some_and(|last| last as u32 >= 0x0e00 && !last.is_uppercase() && !last.is_lowercase());
+        let is_spaceless = text
+            .chars()
+            .last()
+            .is_some_and(|last| last as u32 >= 0x0e00 && !last.is_uppercase() && !last.is_lowercase());
         if !is_spaceless {
             text.push('.');
         }

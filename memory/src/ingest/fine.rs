@@ -165,7 +165,8 @@ fn broken(answer: &str, at: usize, error: &serde_json::Error) -> Option<IngestEr
 }
 
 fn candidate(index: usize, fact: &Value) -> Result<Candidate, IngestError> {
-    let invalid = |field: &'static str, reason: &str| IngestError::InvalidFact { index, field, reason: reason.to_owned() };
+    let invalid =
+        |field: &'static str, reason: &str| IngestError::InvalidFact { index, field, reason: reason.to_owned() };
     let text = match fact {
         Value::String(text) => text.as_str(),
         Value::Object(fields) => TEXT_FIELDS
@@ -186,7 +187,9 @@ fn candidate(index: usize, fact: &Value) -> Result<Candidate, IngestError> {
     let kind = match &fact["kind"] {
         Value::Null => ItemKind::Fact,
         Value::String(name) => match name.to_lowercase().parse() {
-            Ok(ItemKind::Document) | Err(_) => return Err(invalid("kind", &format!("{:?} is not fact, preference, event or skill", cut(name)))),
+            Ok(ItemKind::Document) | Err(_) => {
+                return Err(invalid("kind", &format!("{:?} is not fact, preference, event or skill", cut(name))));
+            }
             Ok(kind) => kind,
         },
         _ => return Err(invalid("kind", "is no string")),
@@ -198,7 +201,10 @@ fn candidate(index: usize, fact: &Value) -> Result<Candidate, IngestError> {
     }
     let salience = match &fact["salience"] {
         Value::Null => 0.5,
-        value => value.as_f64().filter(|salience| (0.0..=1.0).contains(salience)).ok_or_else(|| invalid("salience", "is no number from 0 to 1"))?,
+        value => value
+            .as_f64()
+            .filter(|salience| (0.0..=1.0).contains(salience))
+            .ok_or_else(|| invalid("salience", "is no number from 0 to 1"))?,
     };
     Ok(Candidate {
         text: text.to_owned(),

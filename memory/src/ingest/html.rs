@@ -18,9 +18,42 @@ const BOILERPLATE: &[&str] = &[
 ];
 /// Elements that stand on lines of their own.
 const BLOCKS: &[&str] = &[
-    "address", "article", "blockquote", "body", "br", "caption", "dd", "details", "div", "dl", "dt", "fieldset",
-    "figcaption", "figure", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "li", "main", "ol", "p", "pre",
-    "section", "summary", "table", "tbody", "tfoot", "thead", "tr", "ul",
+    "address",
+    "article",
+    "blockquote",
+    "body",
+    "br",
+    "caption",
+    "dd",
+    "details",
+    "div",
+    "dl",
+    "dt",
+    "fieldset",
+    "figcaption",
+    "figure",
+    "form",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "header",
+    "hr",
+    "li",
+    "main",
+    "ol",
+    "p",
+    "pre",
+    "section",
+    "summary",
+    "table",
+    "tbody",
+    "tfoot",
+    "thead",
+    "tr",
+    "ul",
 ];
 
 /// Reads a page. Navigation, scripts and the like are left out, unless nothing would be left.
@@ -165,7 +198,8 @@ impl Page {
         if BLOCKS.contains(&name) {
             self.line_break();
         }
-        if matches!(name, "p" | "h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "pre" | "table" | "ul" | "ol" | "blockquote") {
+        if matches!(name, "p" | "h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "pre" | "table" | "ul" | "ol" | "blockquote")
+        {
             self.paragraph_break();
         }
     }
@@ -185,10 +219,8 @@ impl Page {
         }
         // References such as `&#1;` can name control characters, which were refused where they stood as bytes.
         for character in text.chars().filter(|character| !character.is_control() || character.is_whitespace()) {
-            let is_space = character.is_whitespace() && character != '\u{a0}';
-            if self.num_pre > 0 && matches!(character, '\n' | '\t' | ' ') {
-                self.text.push(character);
-            } else if !is_space && character != '\u{a0}' {
+            let is_preserved = self.num_pre > 0 && matches!(character, '\n' | '\t' | ' ');
+            if is_preserved || !character.is_whitespace() {
                 self.text.push(character);
             } else if !self.text.is_empty() && !self.text.ends_with([' ', '\n']) {
                 self.text.push(' ');

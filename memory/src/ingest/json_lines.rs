@@ -28,8 +28,7 @@ pub(super) fn read(source: &str, limits: &DocumentLimits) -> Result<Document, In
             refused(format!("it holds no text: a string, or an object with one of {}", TEXT_FIELDS.join(", ")))
         })?;
         // Escapes such as \u0000 make characters that were not in the bytes.
-        check_control_characters(&body)
-            .map_err(|_refused| refused("its text holds a control character".to_owned()))?;
+        check_control_characters(&body).map_err(|_refused| refused("its text holds a control character".to_owned()))?;
         let start = text.len();
         text.push_str(body.trim());
         text.push_str("\n\n");

@@ -19,8 +19,14 @@ pattern!(
 );
 pattern!(YEARLY, r"(?i)\b(?:birthday|anniversary|born|date of birth|opening|name day)\b");
 pattern!(FUTURE, r"(?i)\b(?:will|going to|won't|plans? to|tomorrow|next|due|deadline|upcoming|is flying|are flying)\b");
-pattern!(CHANGE_NOW, r"(?i)\b(?:now|currently|from now on|as of now|no longer|anymore|any more|these days|at the moment|right now|changed to)\b");
-pattern!(IMPORTANT, r"(?i)\b(?:allerg\w+|name|called|birthday|born|code|password|pin|medication|diabet\w+|emergency|lives|married)\b");
+pattern!(
+    CHANGE_NOW,
+    r"(?i)\b(?:now|currently|from now on|as of now|no longer|anymore|any more|these days|at the moment|right now|changed to)\b"
+);
+pattern!(
+    IMPORTANT,
+    r"(?i)\b(?:allerg\w+|name|called|birthday|born|code|password|pin|medication|diabet\w+|emergency|lives|married)\b"
+);
 
 /// When what a sentence tells is true and happens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,7 +61,8 @@ pub(super) fn kind_of(sentence: &str, mentions: &[Mention]) -> ItemKind {
 
 /// Validity and time of happening. A coming event is true to know from now on, so only its own time lies ahead.
 pub(super) fn times(sentence: &str, kind: ItemKind, mentions: &[Mention], reference: &Reference) -> Times {
-    let first = |bearing: Bearing| mentions.iter().find(|mention| mention.bearing == bearing).map(|mention| mention.time);
+    let first =
+        |bearing: Bearing| mentions.iter().find(|mention| mention.bearing == bearing).map(|mention| mention.time);
     let mut times = Times {
         valid_from: first(Bearing::Since).map(|time| time.start),
         valid_to: first(Bearing::Until).map(|time| time.end),

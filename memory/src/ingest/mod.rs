@@ -24,8 +24,10 @@ mod recalled;
 mod relations;
 mod sentences;
 mod statement;
+mod topics;
 mod values;
 mod verbs;
+mod wording;
 mod worth;
 
 pub use calendar::{Reference, TimeSpan};

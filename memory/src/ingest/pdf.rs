@@ -55,8 +55,7 @@ fn read_unfenced(bytes: &[u8], limits: &DocumentLimits) -> Result<Document, Inge
 fn push_clean(text: &mut String, page: &str) {
     let start = text.len();
     for line in page.lines() {
-        let line: String =
-            line.chars().map(|character| if character.is_control() { ' ' } else { character }).collect();
+        let line: String = line.chars().map(|character| if character.is_control() { ' ' } else { character }).collect();
         let line = line.trim();
         if !line.is_empty() {
             text.push_str(line);

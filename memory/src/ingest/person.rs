@@ -13,7 +13,8 @@ pub(super) fn third_person_form(sentence: &str, role: Role) -> String {
         Role::Assistant => ("the assistant", "the user"),
         Role::System | Role::Tool => return sentence.to_owned(),
     };
-    let mut rewriter = Rewriter { tokens: sentence.split_word_bounds().collect(), out: String::new(), speaker, listener };
+    let mut rewriter =
+        Rewriter { tokens: sentence.split_word_bounds().collect(), out: String::new(), speaker, listener };
     rewriter.run(role);
     capitalised(&rewriter.out)
 }
@@ -112,16 +113,29 @@ impl Rewriter<'_> {
         Some((whom, verb))
     }
 
-    /// "World War I", "part I": a numeral follows a capital and no verb follows it that goes with "I".
+    /// "World War I", "part I": the words before which "I" is a number.
     fn is_numeral(&self, index: usize) -> bool {
-        if self.tokens[index] != "I" || index < 2 {
-            return false;
-        }
-        let before = self.tokens[index - 2];
-        let next = self.word(self.next(index + 1));
-        let follows_name = before.chars().next().is_some_and(char::is_uppercase) && self.tokens[index - 1] == " ";
-        let is_verb = is_finite(&next) && !matches!(next.as_str(), "is" | "has") || is_adverb(&next);
-        follows_name && !is_verb && !matches!(self.word(index - 2).as_str(), "and" | "but" | "so" | "when" | "if")
+        const NUMBERED: &[&str] = &[
+            "war",
+            "part",
+            "type",
+            "class",
+            "chapter",
+            "volume",
+            "phase",
+            "level",
+            "act",
+            "book",
+            "section",
+            "appendix",
+            "stage",
+            "tier",
+            "grade",
+            "elizabeth",
+            "charles",
+            "element",
+        ];
+        self.tokens[index] == "I" && index >= 2 && NUMBERED.contains(&self.word(index - 2).as_str())
     }
 
     fn is_subject(&self, index: usize) -> bool {
@@ -162,8 +176,11 @@ impl Rewriter<'_> {
         }
         let mut index = start;
         loop {
-            let at = self.next(index);
-            if !is_adverb(&self.word(at)) {
+            let mut at = self.next(index);
+            let after = self.next(at + 1);
+            if self.word(at) == "no" && self.word(after) == "longer" {
+                at = after;
+            } else if !is_adverb(&self.word(at)) {
                 break;
             }
             self.out.extend(self.tokens[index..=at].iter().copied());
@@ -240,6 +257,9 @@ mod tests {
             ("The red car is mine.", "The red car is the user's."),
             ("Your name is Max.", "The assistant's name is Max."),
             ("To reset it you hold the button.", "To reset it you hold the button."),
+            ("I no longer like tea.", "The user no longer likes tea."),
+            ("Today I juggle.", "Today the user juggles."),
+            ("I am a nurse and live in Oslo.", "The user is a nurse and lives in Oslo."),
             ("I have a pet called Rex.", "The user has a pet called Rex."),
             ("I am fluent in Thai.", "The user is fluent in Thai."),
             ("Our office is in Oslo.", "The user's office is in Oslo."),

@@ -10,8 +10,8 @@ use super::values::{Comparison, Value};
 use super::{Candidate, ExtractionInput, Role};
 use crate::ItemId;
 
-/// More memories than this are never in one prompt; the rest is not compared.
-const NUM_RECALLED_MAX: usize = 1000;
+/// A prompt holds some tens of memories; those beyond this many are not compared, which keeps a turn's cost bounded.
+const NUM_RECALLED_MAX: usize = 256;
 
 pattern!(IT_IS, r"^It(?:'s| is| was| changed to| has changed to)(?: now| actually| really)? (.+)$");
 pattern!(SAID_OF, r"^(.+?) (?:is|was|changed to)(?: now| currently| still)? .+$");
@@ -148,9 +148,51 @@ fn is_subsequence(words: &[String], among: &[String]) -> bool {
 /// Words that carry content, in their order, in the third person.
 fn content_words(text: &str) -> Vec<String> {
     const EMPTY: &[&str] = &[
-        "the", "a", "an", "is", "are", "was", "were", "be", "am", "do", "does", "of", "to", "that", "this", "it", "and",
-        "in", "on", "at", "for", "with", "as", "so", "you", "i", "yes", "know", "knows", "remember", "according", "memory",
-        "now", "currently", "still", "actually", "also", "assistant", "has", "have", "called", "named", "s", "told", "said",
+        "the",
+        "a",
+        "an",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "am",
+        "do",
+        "does",
+        "of",
+        "to",
+        "that",
+        "this",
+        "it",
+        "and",
+        "in",
+        "on",
+        "at",
+        "for",
+        "with",
+        "as",
+        "so",
+        "you",
+        "i",
+        "yes",
+        "know",
+        "knows",
+        "remember",
+        "according",
+        "memory",
+        "now",
+        "currently",
+        "still",
+        "actually",
+        "also",
+        "assistant",
+        "has",
+        "have",
+        "called",
+        "named",
+        "s",
+        "told",
+        "said",
     ];
     let text = third_person_form(text, Role::User).to_lowercase().replace('\u{2019}', "'").replace("n't", " not");
     text.split(|character: char| !character.is_alphanumeric())
@@ -184,7 +226,8 @@ mod tests {
 
     #[test]
     fn what_repeats_a_recalled_memory_is_no_news() {
-        let memories = ["The user's favourite colour is teal.", "The user lives in Oslo, Norway.", "User likes green tea"];
+        let memories =
+            ["The user's favourite colour is teal.", "The user lives in Oslo, Norway.", "User likes green tea"];
         for turn in [
             (Role::User, "My favorite color is teal."),
             (Role::User, "Teal is my favourite colour."),

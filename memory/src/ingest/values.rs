@@ -6,8 +6,10 @@ use super::patterns::pattern;
 
 pattern!(DAY_FIRST, r"^(?:on )?(?:the )?(\d{1,2})(?:st|nd|rd|th)?(?: of)? ([a-z]{3,9})\.?(?:,? (\d{4}))?$");
 pattern!(MONTH_FIRST, r"^(?:on )?([a-z]{3,9})\.? (\d{1,2})(?:st|nd|rd|th)?(?:,? (\d{4}))?$");
+// The spelling that `day` gives, so that a value that was read once is read the same again.
+pattern!(DAY_KEY, r"^day (?:\d{4}-)?\d{2}-\d{2}$");
 pattern!(ISO_DAY, r"^(?:on )?(\d{4})-(\d{2})-(\d{2})$");
-pattern!(CLOCK, r"^(?:at )?(\d{1,2})(?:[:.](\d{2}))? ?(am|pm|a\.m\.?|p\.m\.?|o'clock|h)?$");
+pattern!(CLOCK, r"^(?:at )?(\d{1,2})(?:([:.])(\d{2}))? ?(am|pm|a\.m\.?|p\.m\.?|o'clock|h)?$");
 pattern!(DIGITS, r"^\+?[\d][\d \-./()]*$");
 pattern!(MONEY, r"^(?:about )?(?:([$€£]) ?([\d.,]+)|([\d.,]+) ?(dollars?|usd|euros?|eur|€|\$|£|pounds?|gbp))$");
 
@@ -29,16 +31,42 @@ pub(super) enum Comparison {
 }
 
 /// Words in front of which the next one belongs to a name: "New York" is no kind of "York".
-const NAME_STARTS: &[&str] = &["new", "san", "santa", "los", "las", "saint", "st", "south", "north", "east", "west", "el"];
-const FILLERS: &[&str] = &["the", "a", "an", "of", "in", "at", "on", "to", "for", "and", "with", "my", "his", "her", "very", "is"];
+const NAME_STARTS: &[&str] =
+    &["new", "san", "santa", "los", "las", "saint", "st", "south", "north", "east", "west", "el"];
+const FILLERS: &[&str] =
+    &["the", "a", "an", "of", "in", "at", "on", "to", "for", "and", "with", "my", "his", "her", "very", "is"];
 const SYNONYMS: &[(&str, &str)] = &[
-    ("color", "colour"), ("gray", "grey"), ("uk", "united kingdom"), ("usa", "united states"), ("us", "united states"),
-    ("nyc", "new york"), ("mum", "mother"), ("mom", "mother"), ("dad", "father"), ("flat", "apartment"),
-    ("bike", "bicycle"), ("physician", "doctor"), ("soccer", "football"), ("aubergine", "eggplant"),
-    ("programmer", "developer"), ("mon", "monday"), ("tue", "tuesday"), ("wed", "wednesday"), ("thu", "thursday"),
-    ("fri", "friday"), ("sat", "saturday"), ("sun", "sunday"), ("mondays", "monday"), ("tuesdays", "tuesday"),
-    ("wednesdays", "wednesday"), ("thursdays", "thursday"), ("fridays", "friday"), ("saturdays", "saturday"),
-    ("sundays", "sunday"), ("peanuts", "peanut"), ("nuts", "nut"),
+    ("color", "colour"),
+    ("gray", "grey"),
+    ("uk", "united kingdom"),
+    ("usa", "united states"),
+    ("us", "united states"),
+    ("nyc", "new york"),
+    ("mum", "mother"),
+    ("mom", "mother"),
+    ("dad", "father"),
+    ("flat", "apartment"),
+    ("bike", "bicycle"),
+    ("physician", "doctor"),
+    ("soccer", "football"),
+    ("aubergine", "eggplant"),
+    ("programmer", "developer"),
+    ("mon", "monday"),
+    ("tue", "tuesday"),
+    ("wed", "wednesday"),
+    ("thu", "thursday"),
+    ("fri", "friday"),
+    ("sat", "saturday"),
+    ("sun", "sunday"),
+    ("mondays", "monday"),
+    ("tuesdays", "tuesday"),
+    ("wednesdays", "wednesday"),
+    ("thursdays", "thursday"),
+    ("fridays", "friday"),
+    ("saturdays", "saturday"),
+    ("sundays", "sunday"),
+    ("peanuts", "peanut"),
+    ("nuts", "nut"),
 ];
 
 impl Value {
@@ -48,7 +76,10 @@ impl Value {
         let text = text.trim_matches(|character: char| {
             character.is_whitespace() || matches!(character, '"' | '“' | '”' | '.' | ',' | '!' | ';' | '\'' | '«' | '»')
         });
-        let bare = ["the ", "a ", "an ", "called ", "named "].iter().find_map(|start| text.strip_prefix(start)).unwrap_or(text);
+        let bare = ["the ", "a ", "an ", "called ", "named "]
+            .iter()
+            .find_map(|start| text.strip_prefix(start))
+            .unwrap_or(text);
         let exact = day(bare).or_else(|| money(bare)).or_else(|| digits(bare)).or_else(|| clock(bare));
         Self { tokens: exact.map_or_else(|| words(bare), |exact| vec![exact]) }
     }
@@ -91,6 +122,9 @@ fn is_same_day(one: &str, two: &str) -> bool {
 }
 
 fn day(text: &str) -> Option<String> {
+    if DAY_KEY.is_match(text) {
+        return Some(text.to_owned());
+    }
     let spelled = |year: Option<&str>, month: i8, day: &str| {
         let day: u8 = day.parse().ok()?;
         Some(match year {
@@ -137,8 +171,9 @@ fn digits(text: &str) -> Option<String> {
 
 fn clock(text: &str) -> Option<String> {
     let found = CLOCK.captures(text)?;
-    let half = found.get(3).map(|half| half.as_str());
-    if found.get(2).is_none() && half.is_none() {
+    let half = found.get(4).map(|half| half.as_str());
+    // "12.50" alone is an amount or a version; with "am" or a colon it is a time.
+    if half.is_none() && found.get(2).map(|point| point.as_str()) != Some(":") {
         return None;
     }
     let mut hour: u8 = found[1].parse().ok()?;
@@ -147,13 +182,15 @@ fn clock(text: &str) -> Option<String> {
         Some(half) if half.starts_with('a') && hour == 12 => hour = 0,
         _ => {}
     }
-    (hour < 25).then(|| format!("at {hour:02}:{}", found.get(2).map_or("00", |minute| minute.as_str())))
+    (hour < 25).then(|| format!("at {hour:02}:{}", found.get(3).map_or("00", |minute| minute.as_str())))
 }
 
 fn words(text: &str) -> Vec<String> {
     let raw: Vec<String> = text
         .split(|character: char| character.is_whitespace() || matches!(character, ',' | ';' | '(' | ')' | '"'))
-        .map(|word| word.trim_matches(|character: char| matches!(character, '.' | '\'' | '"' | '“' | '”' | '!')).to_owned())
+        .map(|word| {
+            word.trim_matches(|character: char| matches!(character, '.' | '\'' | '"' | '“' | '”' | '!')).to_owned()
+        })
         .filter(|word| !word.is_empty())
         .collect();
     let mut tokens: Vec<String> = Vec::new();
@@ -188,11 +225,31 @@ mod tests {
     #[test]
     fn one_value_has_many_spellings() {
         for (one, two) in [
-            ("12 July", "July 12th"), ("the 12th of July", "12 July"), ("2027-07-12", "12 July 2027"), ("07:30", "7.30 am"),
-            ("7 pm", "19:00"), ("44-71", "4471"), ("555 12 34", "5551234"), ("$5", "5 dollars"), ("€ 5.00", "5 euros"),
-            ("gray", "Grey."), ("a nurse", "nurse"), ("NYC", "New York"), ("\"Rex\"", "Rex"), ("three", "3"), ("Fridays", "Friday"),
+            ("12 July", "July 12th"),
+            ("the 12th of July", "12 July"),
+            ("2027-07-12", "12 July 2027"),
+            ("07:30", "7.30 am"),
+            ("7 pm", "19:00"),
+            ("44-71", "4471"),
+            ("555 12 34", "5551234"),
+            ("$5", "5 dollars"),
+            ("€ 5.00", "5 euros"),
+            ("gray", "Grey."),
+            ("a nurse", "nurse"),
+            ("NYC", "New York"),
+            ("\"Rex\"", "Rex"),
+            ("three", "3"),
+            ("Fridays", "Friday"),
         ] {
             assert_eq!(compare(one, two), Comparison::Equal, "{one:?} and {two:?}");
+        }
+    }
+
+    #[test]
+    fn a_spelling_is_read_as_itself() {
+        for text in ["12 July", "July 12th 1990", "7 pm", "$5", "44-71", "New York", "three", "Oslo, Norway", "12.50"] {
+            let value = Value::of(text);
+            assert_eq!(Value::of(&value.as_text()), value, "{text:?}");
         }
     }
 
@@ -202,8 +259,15 @@ mod tests {
             assert_eq!(compare(one, two), Comparison::Refines, "{one:?} and {two:?}");
         }
         for (one, two) in [
-            ("York", "New York"), ("4471", "4472"), ("12 July", "12 June"), ("0.10.5", "0.10.6"), ("1.2", "12"), ("7 am", "7 pm"),
-            ("Anna", "Ana"), ("12 July 1990", "12 July 1991"), ("007", "7"),
+            ("York", "New York"),
+            ("4471", "4472"),
+            ("12 July", "12 June"),
+            ("0.10.5", "0.10.6"),
+            ("1.2", "12"),
+            ("7 am", "7 pm"),
+            ("Anna", "Ana"),
+            ("12 July 1990", "12 July 1991"),
+            ("007", "7"),
         ] {
             assert_eq!(compare(one, two), Comparison::Different, "{one:?} and {two:?}");
         }

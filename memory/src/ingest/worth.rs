@@ -10,7 +10,7 @@ pattern!(
     r"(?ix)^(?:
       (?:please[\ ,]+|pls[\ ,]+|can\ you\ +|could\ you\ +)?(?:remember|note|save|store|memori[sz]e|keep\ in\ mind|don'?t\ forget)
         (?:\ (?:this|that|these|the\ following|for\ me|for\ later))*\s*(?:[:,–—-]\s*|\ (?:that\ )?)
-     | by\ the\ way\s*[:,–—-]?\s* | btw\b\s*[:,–—-]?\s* | fyi\b\s*[:,–—-]?\s* | for\ your\ information\s*[:,–—-]?\s*
+     | (?:(?:and|but|so|oh)\ )?(?:by\ the\ way|btw\b)\s*[:,–—-]?\s* | fyi\b\s*[:,–—-]?\s* | for\ your\ information\s*[:,–—-]?\s*
      | for\ the\ record\s*[:,–—-]?\s* | just\ so\ you\ know\s*[:,–—-]?\s* | so\ you\ know\s*[:,–—-]\s* | nb\s*[:]\s*
      | (?:one|another)\ (?:more\ )?thing\s*[:,–—-]\s* | (?:ps|p\.s\.)\s*[:,–—-]?\s+ | (?:small\ |quick\ )?(?:note|update|correction|reminder|info)\s*[:–—-]\s*
      | (?:i\ (?:want|need|would\ like|'d\ like)|i'd\ like)\ you\ to\ (?:know|remember|note)\ (?:that\ )?
@@ -44,20 +44,115 @@ pattern!(
 );
 pattern!(ALWAYS, r"(?i)^(?:please,? |from now on,? )*(always|never) ([a-z]+(?: .*))$");
 pattern!(CALL_ME, r"(?i)^(?:please,? |you can |you may |just )*call me ([^\d@].*?)[.!]*$");
+pattern!(CALL_ON, r"(?i)^(?:please,? |you can |just )*call me (?:on|at) (\+?\d[\d /.-]{3,}\d)[.!]*$");
 pattern!(REMIND_TO, r"(?i)^(?:please,? )?remind me to (.*)$");
 pattern!(TAG_QUESTION, r"(?i),\s*(?:right|ok|okay|you know|isn't it|remember|correct)\s*\?$");
-pattern!(MOOD, r"(?i)^(?:i|we)(?:'m| am| are|'re) (?:here|back|ready|done|fine|good|ok|okay|sorry|sure|not sure|happy to hear.*|glad.*)[.!]*$");
+pattern!(
+    MOOD,
+    r"(?i)^(?:i|we)(?:'m| am| are|'re) (?:here|back|ready|done|fine|good|ok|okay|sorry|sure|not sure|happy to hear.*|glad.*)[.!]*$"
+);
 pattern!(COLON_FACT, r"^[^:]{2,80}:\s*\S");
 
 /// Words of which small talk consists: a sentence of nothing else is none to keep.
 const SMALL_TALK: &[&str] = &[
-    "hi", "hello", "hey", "there", "good", "morning", "evening", "afternoon", "night", "day", "thanks", "thank", "you",
-    "very", "much", "so", "a", "lot", "great", "ok", "okay", "cool", "nice", "perfect", "awesome", "fine", "all", "right",
-    "alright", "sure", "yes", "no", "yeah", "yep", "nope", "bye", "goodbye", "see", "later", "soon", "cheers", "please",
-    "that", "is", "that's", "it", "it's", "i", "got", "understand", "understood", "noted", "welcome", "wow", "haha", "lol",
-    "for", "your", "help", "the", "this", "works", "sounds", "well", "done", "amazing", "exactly", "indeed", "correct",
-    "true", "agree", "agreed", "really", "oh", "ah", "hm", "hmm", "too", "again", "memos", "now", "as", "always", "take",
-    "care", "my", "friend", "everyone", "me", "was", "helpful", "useful", "will", "do", "how", "are", "what", "don't",
+    "hi",
+    "hello",
+    "hey",
+    "there",
+    "good",
+    "morning",
+    "evening",
+    "afternoon",
+    "night",
+    "day",
+    "thanks",
+    "thank",
+    "you",
+    "very",
+    "much",
+    "so",
+    "a",
+    "lot",
+    "great",
+    "ok",
+    "okay",
+    "cool",
+    "nice",
+    "perfect",
+    "awesome",
+    "fine",
+    "all",
+    "right",
+    "alright",
+    "sure",
+    "yes",
+    "no",
+    "yeah",
+    "yep",
+    "nope",
+    "bye",
+    "goodbye",
+    "see",
+    "later",
+    "soon",
+    "cheers",
+    "please",
+    "that",
+    "is",
+    "that's",
+    "it",
+    "it's",
+    "i",
+    "got",
+    "understand",
+    "understood",
+    "noted",
+    "welcome",
+    "wow",
+    "haha",
+    "lol",
+    "for",
+    "your",
+    "help",
+    "the",
+    "this",
+    "works",
+    "sounds",
+    "well",
+    "done",
+    "amazing",
+    "exactly",
+    "indeed",
+    "correct",
+    "true",
+    "agree",
+    "agreed",
+    "really",
+    "oh",
+    "ah",
+    "hm",
+    "hmm",
+    "too",
+    "again",
+    "memos",
+    "now",
+    "as",
+    "always",
+    "take",
+    "care",
+    "my",
+    "friend",
+    "everyone",
+    "me",
+    "was",
+    "helpful",
+    "useful",
+    "will",
+    "do",
+    "how",
+    "are",
+    "what",
+    "don't",
 ];
 
 /// What is worth keeping of a sentence that a person said, in that person's words; `None` for questions, requests,
@@ -79,7 +174,8 @@ pub(super) fn worth_keeping(sentence: &str) -> Option<String> {
         // Conjunctions are matched together with the pronoun after them, which stays.
         let matched = opening.as_str();
         let lower = matched.to_lowercase();
-        let pronoun = ["my ", "i ", "i'm ", "our ", "we "].iter().find(|pronoun| lower.ends_with(&format!(" {pronoun}")));
+        let pronoun =
+            ["my ", "i ", "i'm ", "our ", "we "].iter().find(|pronoun| lower.ends_with(&format!(" {pronoun}")));
         let end = opening.end() - pronoun.map_or(0, |pronoun| pronoun.len());
         // "Note" and "store" also begin sentences about notes and stores: a colon or "that" tells the two apart.
         if end == 0 || matches!(lower.as_str(), "note " | "save " | "store ") {
@@ -98,10 +194,15 @@ pub(super) fn worth_keeping(sentence: &str) -> Option<String> {
 
 /// Wishes about how to be treated are told as commands, and are kept as what the user wants.
 fn standing_wish(sentence: &str) -> Option<String> {
+    if let Some(found) = CALL_ON.captures(sentence) {
+        return Some(format!("I can be called on {}.", &found[1]));
+    }
     if let Some(found) = CALL_ME.captures(sentence) {
         let name = &found[1];
-        let is_name = name.split_whitespace().count() <= 3 && !name.to_lowercase().starts_with("at ");
-        return (is_name && !name.to_lowercase().starts_with("when ")).then(|| format!("I want to be called {name}."));
+        let lower = name.to_lowercase();
+        let is_other = ["at ", "on ", "when ", "if ", "back", "tomorrow", "later", "in ", "tonight", "now"];
+        let is_name = name.split_whitespace().count() <= 3 && !is_other.iter().any(|start| lower.starts_with(start));
+        return is_name.then(|| format!("I want to be called {name}."));
     }
     if let Some(found) = ALWAYS.captures(sentence) {
         let (how, rest) = (found[1].to_lowercase(), &found[2]);
@@ -138,7 +239,8 @@ fn says_something(sentence: &str) -> bool {
     let words: Vec<&str> = sentence.split_whitespace().collect();
     let is_word = |word: &&&str| word.chars().any(char::is_alphanumeric);
     let num_words = words.iter().filter(is_word).count();
-    let bare = |word: &str| word.trim_matches(|character: char| !character.is_alphanumeric() && character != '\'').to_owned();
+    let bare =
+        |word: &str| word.trim_matches(|character: char| !character.is_alphanumeric() && character != '\'').to_owned();
     let has_verb = words.iter().any(|word| is_finite(&bare(word)));
     // A name before a verb that no list knows: "Omar juggles". Three words and no verb at all is still a note.
     (num_words >= 2 && has_verb) || num_words >= 4 || (num_words >= 2 && COLON_FACT.is_match(sentence))
@@ -155,12 +257,42 @@ mod tests {
     #[test]
     fn questions_requests_greetings_and_acknowledgements_are_not_kept() {
         for said in [
-            "What is my code?", "what's my name", "Where do I live?", "Do you know my code", "Hello there!", "Thanks a lot!",
-            "Good morning", "OK", "Okay, great.", "I see.", "Tell me a joke.", "Please give me my code.", "Remind me of my code.",
-            "I forgot my code.", "I would like to know my code.", "Can you help me with this", "Write a poem about tea.",
-            "That is all.", "See you later.", "My code?", "Bye", "你好吗？", "お元気ですか。", "👍", "...", "", "Which colour do I like best",
-            "Let me know what you think.", "I want you to write a story.", "Could you tell me my code", "أين تسكن؟",
-            "In which room do I sit?", "Great, thanks.", "I'm fine.", "Got it.", "Is my code 12",
+            "What is my code?",
+            "what's my name",
+            "Where do I live?",
+            "Do you know my code",
+            "Hello there!",
+            "Thanks a lot!",
+            "Good morning",
+            "OK",
+            "Okay, great.",
+            "I see.",
+            "Tell me a joke.",
+            "Please give me my code.",
+            "Remind me of my code.",
+            "I forgot my code.",
+            "I would like to know my code.",
+            "Can you help me with this",
+            "Write a poem about tea.",
+            "That is all.",
+            "See you later.",
+            "My code?",
+            "Bye",
+            "你好吗？",
+            "お元気ですか。",
+            "👍",
+            "...",
+            "",
+            "Which colour do I like best",
+            "Let me know what you think.",
+            "I want you to write a story.",
+            "Could you tell me my code",
+            "أين تسكن؟",
+            "In which room do I sit?",
+            "Great, thanks.",
+            "I'm fine.",
+            "Got it.",
+            "Is my code 12",
         ] {
             assert_eq!(worth_keeping(said), None, "{said:?}");
         }
