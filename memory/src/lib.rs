@@ -10,8 +10,8 @@ pub mod ingest;
 pub mod item;
 pub mod lifecycle;
 pub mod memories;
-pub mod store;
 pub mod search;
+pub mod store;
 mod time;
 
 pub use error::MemoryError;

@@ -163,10 +163,7 @@ fn extract(archive: &Path, file: File, folder: &Path) -> Result<Manifest, CubeEr
 }
 
 /// The next entry, which must be a plain file of this name: an archive decides nothing about where its files go.
-fn next_entry<'a>(
-    entries: &mut tar::Entries<'a, File>,
-    expected: &str,
-) -> Result<tar::Entry<'a, File>, String> {
+fn next_entry<'a>(entries: &mut tar::Entries<'a, File>, expected: &str) -> Result<tar::Entry<'a, File>, String> {
     match entries.next() {
         Some(Ok(entry)) => {
             let is_plain = entry.header().entry_type() == tar::EntryType::Regular;

@@ -50,7 +50,9 @@ impl CubeDirectory {
     ) -> Result<Self, CubeError> {
         let folder = parent.join(name.as_str());
         match durable::create_folder(&folder) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(CubeError::Exists { path: folder }),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(CubeError::Exists { path: folder });
+            }
             made => made.map_err(CubeError::io("make", &folder))?,
         }
         // The manifest comes last: a folder without one is no cube yet, so a crash before leaves no half-made cube.

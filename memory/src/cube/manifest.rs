@@ -85,8 +85,9 @@ impl Manifest {
                 Err(CubeError::Newer { path: place.to_owned(), found, supported: FORMAT_VERSION })
             }
             Some(FORMAT_VERSION) => {
-                let manifest: Self = serde_json::from_value(json)
-                    .map_err(|error| foreign(format!("its manifest is not what version {FORMAT_VERSION} writes: {error}")))?;
+                let manifest: Self = serde_json::from_value(json).map_err(|error| {
+                    foreign(format!("its manifest is not what version {FORMAT_VERSION} writes: {error}"))
+                })?;
                 if manifest.model_fingerprints.len() > NUM_MODELS_MAX {
                     return Err(foreign(format!("its manifest names {} models", manifest.model_fingerprints.len())));
                 }

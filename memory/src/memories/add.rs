@@ -108,8 +108,9 @@ impl MountedCube {
             let entry = entry_of(&added, options.reason);
             Ok((added, entry))
         })?;
-        reservation.commit();
+        // What is stored is counted before the estimate of it is given back.
         self.refresh_usage()?;
+        drop(reservation);
         Ok(added)
     }
 
@@ -183,8 +184,8 @@ struct Adding<'a> {
 
 impl Adding<'_> {
     fn one(&mut self, new: NewItem, vector: Option<&[f32]>) -> Result<Added, MemoriesError> {
-        let needs_similar = self.options.duplicates == Duplicates::SkipNear
-            || self.options.contradictions == Contradictions::Supersede;
+        let needs_similar =
+            self.options.duplicates == Duplicates::SkipNear || self.options.contradictions == Contradictions::Supersede;
         let profile = DuplicateProfile::new(&new.text);
         if let Some(item) = self.same_text(&profile, &new)? {
             return Ok(Added { item, event: AddEvent::Duplicate });

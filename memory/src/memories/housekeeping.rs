@@ -67,8 +67,9 @@ impl MountedCube {
         })?;
         let generated: Vec<ItemId> = {
             let index = self.index();
-            let is_generated =
-                |id: &ItemId| index.row(*id).and_then(|row| index.head(row)).is_some_and(|head| head.state == ItemState::Generated);
+            let is_generated = |id: &ItemId| {
+                index.row(*id).and_then(|row| index.head(row)).is_some_and(|head| head.state == ItemState::Generated)
+            };
             let mut ids: Vec<ItemId> = recalled.into_iter().filter(is_generated).collect();
             ids.sort_unstable();
             ids.dedup();
@@ -177,9 +178,7 @@ impl MountedCube {
 
     pub(super) fn note_created(&self, actor: &Actor) -> Result<(), MemoriesError> {
         let details = Some(json!({ "name": self.reference().name }));
-        self.change(actor, |_tx| {
-            Ok(((), Entry { action: "cube.create", objects: Vec::new(), reason: None, details }))
-        })
+        self.change(actor, |_tx| Ok(((), Entry { action: "cube.create", objects: Vec::new(), reason: None, details })))
     }
 
     pub(super) fn put_vectors(

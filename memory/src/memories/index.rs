@@ -75,8 +75,7 @@ impl CubeIndex {
     /// # Errors
     /// The embedder has no dimensions, or too many.
     pub fn new(embedder: Option<&dyn Embedder>) -> Result<Self, SearchError> {
-        let vectors =
-            embedder.map(|embedder| VectorIndex::new(embedder.id().clone(), embedder.dim())).transpose()?;
+        let vectors = embedder.map(|embedder| VectorIndex::new(embedder.id().clone(), embedder.dim())).transpose()?;
         Ok(Self {
             heads: HashMap::new(),
             rows: HashMap::new(),

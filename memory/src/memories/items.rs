@@ -4,9 +4,9 @@ use serde_json::json;
 
 use super::mounted::{Entry, MountedCube};
 use super::{MemoriesError, Purpose};
-use crate::governance::grants::{self, Grant, GrantId, GrantObject, NewGrant};
 use crate::governance::access::ItemColumns;
 use crate::governance::audit::Outcome;
+use crate::governance::grants::{self, Grant, GrantId, GrantObject, NewGrant};
 use crate::governance::{Action, Actor, Allowed, Decision, GovernanceError, GrantSet, Right, Subject};
 use crate::item::{Item, ItemPatch, NewItem, Version};
 use crate::lifecycle::ItemState;
@@ -116,8 +116,8 @@ impl MountedCube {
             session: None,
         };
         let walk = Walk { starts, depth, num_nodes, at, viewer };
-        let found = self
-            .read(|reader| Ok(reader.traverse(&walk, |item| allowed.access().allows(&item.id, &item.scope))?))?;
+        let found =
+            self.read(|reader| Ok(reader.traverse(&walk, |item| allowed.access().allows(&item.id, &item.scope))?))?;
         self.note_read(actor, "graph.traverse", Vec::new())?;
         Ok(found)
     }
@@ -278,7 +278,8 @@ impl MountedCube {
             let Share { subject, right, expires_at, .. } = share;
             let new = NewGrant { object, subject, right, expires_at };
             let grant = grants::grant(tx.connection(), &allowed, actor, &new, self.now())?;
-            let details = json!({ "grant": grant.id, "subject": grant.subject.to_string(), "right": grant.right.as_str() });
+            let details =
+                json!({ "grant": grant.id, "subject": grant.subject.to_string(), "right": grant.right.as_str() });
             let objects = share.item.into_iter().collect();
             Ok((grant, Entry { action: "share.grant", objects, reason, details: Some(details) }))
         })

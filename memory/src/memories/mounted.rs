@@ -87,13 +87,11 @@ impl MountedCube {
     /// The store cannot be read, or the file of heads cannot be opened.
     pub(super) fn mount(directory: CubeDirectory, shared: Arc<Shared>) -> Result<Self, MemoriesError> {
         let manifest = directory.manifest();
-        let reference =
-            CubeRef { id: manifest.id, name: manifest.name.to_string(), owner: manifest.owner.clone() };
+        let reference = CubeRef { id: manifest.id, name: manifest.name.to_string(), owner: manifest.owner.clone() };
         let heads = HeadsFile::open(shared.heads_folder.join(format!("{}.heads", manifest.id)))?;
         let embedder = shared.embedder();
-        let index = directory.store().read(|reader| {
-            CubeIndex::build(reader, embedder.as_deref()).map_err(StoreError::step)
-        })?;
+        let index =
+            directory.store().read(|reader| CubeIndex::build(reader, embedder.as_deref()).map_err(StoreError::step))?;
         let mounted = Self {
             directory,
             reference,
@@ -153,9 +151,8 @@ impl MountedCube {
     /// # Errors
     /// It is refused; as not found where the actor may not even know of the cube.
     pub(super) fn permit(&self, actor: &Actor, action: Action) -> Result<Allowed, MemoriesError> {
-        let grants = self.read(|reader| {
-            Ok(GrantSet::load(reader.connection(), &self.reference, actor, self.now())?)
-        })?;
+        let grants =
+            self.read(|reader| Ok(GrantSet::load(reader.connection(), &self.reference, actor, self.now())?))?;
         self.decided(actor, action, self.shared.policy.decide(actor, action, &self.reference, &grants)?)
     }
 
@@ -278,9 +275,10 @@ impl MountedCube {
 
     fn seal_locked(&self, changing: &mut Changing) -> Result<(), MemoriesError> {
         let (key, id) = (&self.shared.audit_key, &self.reference.id);
-        let head = self.directory.store().write(|tx| {
-            audit::sign_head(tx.connection(), id, key, tx.now()).map_err(StoreError::step)
-        })?;
+        let head = self
+            .directory
+            .store()
+            .write(|tx| audit::sign_head(tx.connection(), id, key, tx.now()).map_err(StoreError::step))?;
         self.heads.lock().unwrap_or_else(PoisonError::into_inner).append(&head)?;
         changing.num_since_head = 0;
         Ok(())

@@ -151,11 +151,8 @@ struct Sieve<'a> {
 impl Sieve<'_> {
     fn lets_through(&self, head: &ItemHead) -> bool {
         let filter = self.filter;
-        let of_state = if filter.states.is_empty() {
-            head.state.is_recalled()
-        } else {
-            filter.states.contains(&head.state)
-        };
+        let of_state =
+            if filter.states.is_empty() { head.state.is_recalled() } else { filter.states.contains(&head.state) };
         of_state
             && (filter.kinds.is_empty() || filter.kinds.contains(&head.kind))
             && head.is_valid_at(self.valid_at)
@@ -221,11 +218,8 @@ impl MountedCube {
         let request = question.request;
         let list_len = (request.limit * LIST_FACTOR).max(LIST_LEN_MIN);
         let may = |row: Row| index.head(row).is_some_and(|head| sieve.lets_through(head));
-        let lexical = if request.methods.lexical {
-            index.lexical().search(&question.lexical, list_len, may)
-        } else {
-            Vec::new()
-        };
+        let lexical =
+            if request.methods.lexical { index.lexical().search(&question.lexical, list_len, may) } else { Vec::new() };
         let vector = self.vector_hits(reader, index, question, list_len, may)?;
         let paths = if request.methods.graph { graph_paths(reader, index, sieve, request)? } else { GraphPaths::new() };
         let graph = graph_hits(&paths, list_len, may);

@@ -83,7 +83,8 @@ impl Memories {
     pub fn mount_all(&self) -> Result<Vec<(PathBuf, MemoriesError)>, MemoriesError> {
         let mut failed = Vec::new();
         for (folder, manifest) in cube::list(&self.folder)? {
-            match manifest.map_err(MemoriesError::from).and_then(|manifest| self.mount_folder(&folder, &manifest.name)) {
+            match manifest.map_err(MemoriesError::from).and_then(|manifest| self.mount_folder(&folder, &manifest.name))
+            {
                 Ok(_mounted) => {}
                 Err(error) => failed.push((folder, error)),
             }

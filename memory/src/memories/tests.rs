@@ -142,7 +142,8 @@ fn an_erased_memory_is_in_no_byte_of_the_cube_or_its_snapshots() {
     let cube = place.cube(&ann, "notes");
     let ids = add(&cube, &ann, &["The canary xylophonequagmire sings", "Velka likes teal"]);
     cube.snapshot(&ann, &"before".parse().expect("a name")).expect("kept");
-    let patch = ItemPatch { text: Some("The canary xylophonequagmire sings loudly".to_owned()), ..ItemPatch::default() };
+    let patch =
+        ItemPatch { text: Some("The canary xylophonequagmire sings loudly".to_owned()), ..ItemPatch::default() };
     cube.update(&ann, ids[0], Some(1), patch, Some("it got louder")).expect("edited");
     let erasure = cube.erase(&ann, &[ids[0]], Some("asked for")).expect("erased");
     assert!(erasure.is_final);

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::StoreError;
+use crate::governance::actor::ACTOR_NAME_BYTES_MAX;
 use crate::item::{
     Item, ItemPatch, LABEL_BYTES_MAX, METADATA_BYTES_MAX, NUM_LABELS_MAX, NewItem, Scope, Source, TEXT_BYTES_MAX,
 };
@@ -40,7 +41,7 @@ impl<'a> By<'a> {
     }
 
     pub(super) fn check(&self) -> Result<(), StoreError> {
-        checked_line("actor", self.actor, LABEL_BYTES_MAX)?;
+        checked_line("actor", self.actor, ACTOR_NAME_BYTES_MAX)?;
         match self.reason {
             Some(reason) => checked_text("reason", reason, REASON_BYTES_MAX).map(|_trimmed| ()),
             None => Ok(()),

@@ -142,7 +142,11 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// Also for a limit that is out of bounds.
     pub fn rows_after(&self, after: Option<ItemRow>, limit: usize) -> Result<Vec<(ItemRow, Item)>, StoreError> {
-        let sql = concat!("SELECT ", item_columns!("item"), " FROM items AS item WHERE item.row > ? ORDER BY item.row LIMIT ?");
+        let sql = concat!(
+            "SELECT ",
+            item_columns!("item"),
+            " FROM items AS item WHERE item.row > ? ORDER BY item.row LIMIT ?"
+        );
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut rows = statement.query([after.map_or(0, ItemRow::get), checked_limit(limit)?])?;
         let mut items = Vec::new();
