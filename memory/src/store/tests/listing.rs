@@ -153,7 +153,7 @@ fn a_restriction_narrows_every_listing() {
     let bench = Bench::new();
     let (seen, hidden) = (bench.add("seen"), bench.add("hidden"));
     let restriction = Restriction {
-        condition: "item.id = ? OR item.scope_user = ?",
+        condition: "item.id = ?1 OR item.scope_user = ?2".to_owned(),
         values: vec![seen.id.as_bytes().to_vec().into(), "nobody".to_owned().into()],
     };
     let request = ListRequest { restriction: Some(restriction.clone()), ..ListRequest::new(ItemFilter::default(), 10) };
