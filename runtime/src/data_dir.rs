@@ -6,6 +6,9 @@
 //!   format.json          {"format_version":1}
 //!   server_secret        32 random bytes, 0600; salts of all tenants are derived from it
 //!   keys.json            API keys, hashes only (see memory::governance)
+//!   audit_key            32 random bytes, 0600; signs the audit logs of all cubes
+//!   cubes/               one folder per MemCube (see memory::cube)
+//!   heads/               signed heads of the cubes' audit logs, kept outside of the cubes
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -60,6 +63,7 @@ pub enum DataDirError {
 pub struct DataDir {
     path: PathBuf,
     server_secret: [u8; SECRET_LEN],
+    audit_seed: [u8; SECRET_LEN],
     _lock: File,
 }
 
@@ -83,7 +87,26 @@ impl DataDir {
         }
         check_format(path)?;
         let server_secret = read_or_make_secret(&path.join("server_secret"))?;
-        Ok(Self { path: path.to_owned(), server_secret, _lock: lock })
+        let audit_seed = read_or_make_secret(&path.join("audit_key"))?;
+        for folder in [cubes_folder(path), heads_folder(path)] {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(io_error(&folder))?;
+        }
+        Ok(Self { path: path.to_owned(), server_secret, audit_seed, _lock: lock })
+    }
+
+    /// Where the cubes are.
+    pub fn cubes_folder(&self) -> PathBuf {
+        cubes_folder(&self.path)
+    }
+
+    /// Where signed heads of audit logs are kept, outside of the cubes.
+    pub fn heads_folder(&self) -> PathBuf {
+        heads_folder(&self.path)
+    }
+
+    /// The seed of the key that signs audit logs.
+    pub fn audit_seed(&self) -> [u8; SECRET_LEN] {
+        self.audit_seed
     }
 
     /// Where the API keys are.
@@ -100,6 +123,14 @@ impl DataDir {
 /// Where the API keys of a data directory are; `memos key` changes them while a server holds the lock.
 pub fn keys_path(data_dir: &Path) -> PathBuf {
     data_dir.join("keys.json")
+}
+
+fn cubes_folder(data_dir: &Path) -> PathBuf {
+    data_dir.join("cubes")
+}
+
+fn heads_folder(data_dir: &Path) -> PathBuf {
+    data_dir.join("heads")
 }
 
 fn private_file() -> OpenOptions {

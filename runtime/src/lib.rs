@@ -8,3 +8,4 @@ pub mod data_dir;
 pub mod engine;
 pub mod environment;
 pub mod http;
+pub mod memories;

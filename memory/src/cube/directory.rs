@@ -187,19 +187,28 @@ fn lock(folder: &Path) -> Result<File, CubeError> {
     }
 }
 
-/// The folders below `parent` that hold a manifest, by name, each with its manifest or the reason why it cannot be read.
+/// A folder that says it is a cube.
+#[derive(Debug)]
+pub struct ListedCube {
+    /// The folder.
+    pub folder: PathBuf,
+    /// What it says about itself, or why that cannot be read.
+    pub manifest: Result<Manifest, CubeError>,
+}
+
+/// The folders below `parent` that hold a manifest, in the order of their names.
 ///
 /// # Errors
 /// The folder cannot be listed.
-pub fn list(parent: &Path) -> Result<Vec<(PathBuf, Result<Manifest, CubeError>)>, CubeError> {
+pub fn list(parent: &Path) -> Result<Vec<ListedCube>, CubeError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(parent).map_err(CubeError::io("list", parent))? {
         let folder = entry.map_err(CubeError::io("list", parent))?.path();
         if folder.join(super::MANIFEST_FILE).exists() {
             let manifest = Manifest::read(&folder);
-            found.push((folder, manifest));
+            found.push(ListedCube { folder, manifest });
         }
     }
-    found.sort_by(|(left, _), (right, _)| left.cmp(right));
+    found.sort_by(|left, right| left.folder.cmp(&right.folder));
     Ok(found)
 }

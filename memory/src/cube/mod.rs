@@ -17,7 +17,7 @@ mod manifest;
 mod name;
 
 pub use archive::{ARCHIVE_EXTENSION, Unpacked, pack, unpack};
-pub use directory::{CubeDirectory, CubeReport, SnapshotName, list};
+pub use directory::{CubeDirectory, CubeReport, ListedCube, SnapshotName, list};
 pub use error::CubeError;
 pub use manifest::{FORMAT_VERSION, MANIFEST_FILE, Manifest};
 pub use name::{CubeName, NAME_LEN_MAX};

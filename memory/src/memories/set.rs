@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::mounted::{MountedCube, Shared};
 use super::{EXTRA_SCHEMA, Embedder, MemoriesError};
 use crate::Clock;
-use crate::cube::{self, CubeDirectory, CubeError, CubeName, Manifest};
+use crate::cube::{self, CubeDirectory, CubeError, CubeName, ListedCube, Manifest};
 use crate::governance::quota::QuotaBook;
 use crate::governance::redaction::{RedactionConfig, Redactor};
 use crate::governance::retention::RetentionRules;
@@ -82,7 +82,7 @@ impl Memories {
     /// The folder cannot be listed.
     pub fn mount_all(&self) -> Result<Vec<(PathBuf, MemoriesError)>, MemoriesError> {
         let mut failed = Vec::new();
-        for (folder, manifest) in cube::list(&self.folder)? {
+        for ListedCube { folder, manifest } in cube::list(&self.folder)? {
             match manifest.map_err(MemoriesError::from).and_then(|manifest| self.mount_folder(&folder, &manifest.name))
             {
                 Ok(_mounted) => {}
@@ -181,7 +181,7 @@ impl Memories {
                 entries.push(CubeEntry { manifest: cube.manifest().clone(), is_mounted: true });
             }
         }
-        for (_folder, manifest) in cube::list(&self.folder)? {
+        for ListedCube { manifest, .. } in cube::list(&self.folder)? {
             // What cannot be read is told to whoever mounts it, not to everybody.
             let Ok(manifest) = manifest else { continue };
             let is_mounted = mounted.iter().any(|cube| cube.manifest().name == manifest.name);

@@ -5,6 +5,7 @@ pub mod chat;
 mod download_line;
 pub mod engine_args;
 pub mod key;
+mod memory_args;
 pub mod serve;
 
 use clap::{Parser, Subcommand};

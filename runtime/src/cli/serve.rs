@@ -12,9 +12,11 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::engine_args::{Bytes, EngineArgs};
+use super::memory_args::MemoryArgs;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::environment::Environment;
 use crate::http::{self, AppParts, AppState, HttpLimits, KeyPolicy, LogLevel};
+use crate::memories;
 
 /// Tenant of the key that `--api-key` gives.
 const SINGLE_KEY_TENANT: &str = "default";
@@ -76,6 +78,8 @@ pub struct ServeArgs {
     /// How long running requests may go on after SIGINT or SIGTERM, in seconds
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     shutdown_timeout: u64,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// How much is logged; prompts and answers never are
     #[arg(long, value_enum, default_value = "info")]
     log_level: LogLevelArg,
@@ -109,6 +113,11 @@ pub async fn run(mut args: ServeArgs, environment: &Environment) -> anyhow::Resu
     if policy == KeyPolicy::Open {
         eprintln!("No API keys are configured: listening on loopback only, and everyone on this machine may use it.");
     }
+    let memories = Arc::new(memories::open(&data_dir, args.memory.options()?)?);
+    for (folder, error) in memories.mount_all()? {
+        eprintln!("The cube {} is not mounted: {error}", folder.display());
+    }
+    let housekeeper = memories::Housekeeper::start(Arc::clone(&memories));
     println!("Listening on http://{address}");
 
     let state = AppState::new(AppParts {
@@ -117,11 +126,13 @@ pub async fn run(mut args: ServeArgs, environment: &Environment) -> anyhow::Resu
         chat_template: text.chat_template,
         generation_config: text.generation_config,
         keys: Arc::new(keys),
+        memories: Arc::clone(&memories),
         server_secret: data_dir.server_secret(),
         limits: args.limits(),
     });
     http::serve(listener, state, stop_signal()?).await?;
     engine.shutdown().await;
+    housekeeper.stop();
     Ok(())
 }
 

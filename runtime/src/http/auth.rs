@@ -41,6 +41,8 @@ pub struct Guard {
 pub struct Caller {
     /// Whose cache and queue are used.
     pub tenant: Tenant,
+    /// Whose memory is opened, and what may be done with it.
+    pub identity: Identity,
 }
 
 /// Lets a request through to its handler with a [`Caller`], or answers it.
@@ -65,7 +67,7 @@ pub async fn authorize(State(guard): State<Guard>, mut request: Request, next: N
 
 fn check(guard: &Guard, headers: &HeaderMap) -> Result<Caller, ApiError> {
     let Requirement::Permission(permission) = guard.requirement else {
-        return Ok(Caller { tenant: guard.app.tenant(LOCAL_TENANT) });
+        return Ok(local(guard, Role::Reader));
     };
     let identity = match guard.app.parts.keys.authenticate(bearer(headers))? {
         Access::Granted(identity) => Some(identity),
@@ -76,13 +78,19 @@ fn check(guard: &Guard, headers: &HeaderMap) -> Result<Caller, ApiError> {
     match identity {
         None => {
             check_host(headers)?;
-            Ok(Caller { tenant: guard.app.tenant(LOCAL_TENANT) })
+            Ok(local(guard, Role::Admin))
         }
-        Some(Identity { role, tenant }) => {
-            check_role(role, permission)?;
-            Ok(Caller { tenant: guard.app.tenant(tenant.as_str()) })
+        Some(identity) => {
+            check_role(identity.role, permission)?;
+            Ok(Caller { tenant: guard.app.tenant(identity.tenant.as_str()), identity })
         }
     }
+}
+
+/// The caller of a server without keys, or of a route that asks for none.
+fn local(guard: &Guard, role: Role) -> Caller {
+    let tenant = LOCAL_TENANT.parse().expect("the name of the local tenant is one: this is a bug");
+    Caller { tenant: guard.app.tenant(LOCAL_TENANT), identity: Identity { tenant, role } }
 }
 
 fn check_role(role: Role, permission: Permission) -> Result<(), ApiError> {

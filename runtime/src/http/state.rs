@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use memory::governance::KeyStore;
+use memory::memories::Memories;
 use models::{ChatTemplate, GenerationConfig, Tokenizer};
 use scheduler::TenantId;
 use tokio::sync::Semaphore;
@@ -69,6 +70,8 @@ pub struct AppParts {
     pub generation_config: GenerationConfig,
     /// Who may come in.
     pub keys: Arc<KeyStore>,
+    /// Plaintext memory.
+    pub memories: Arc<Memories>,
     /// Secret that lasts as long as the data directory; tenants' salts are derived from it.
     pub server_secret: [u8; 32],
     /// The limits.

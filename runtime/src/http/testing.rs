@@ -19,7 +19,9 @@ use serde_json::{Map, Value, json};
 use tower::ServiceExt;
 
 use super::{AppParts, AppState, HttpLimits, router};
+use crate::data_dir::DataDir;
 use crate::engine::{EngineHandle, EngineOptions, PrefixCache};
+use crate::memories::{self, MemoryOptions};
 
 /// Tokens of prompt and answer together.
 pub const CONTEXT_LEN: usize = 512;
@@ -54,6 +56,8 @@ pub struct TestServer {
     /// Its engine.
     pub engine: EngineHandle,
     router: Router,
+    _data_dir: DataDir,
+    _memory_folder: tempfile::TempDir,
 }
 
 impl TestServer {
@@ -79,16 +83,20 @@ impl TestServer {
             prefix_cache: PrefixCache::On,
         };
         let engine = EngineHandle::start(device, model, MODEL, &engine_options).expect("the engine starts");
+        let memory_folder = tempfile::tempdir().expect("a temporary folder");
+        let data_dir = DataDir::open(memory_folder.path()).expect("a data directory");
+        let memories = memories::open(&data_dir, MemoryOptions::default()).expect("memories open");
         let state = AppState::new(AppParts {
             engine: engine.clone(),
             tokenizer: Arc::new(tokenizer),
             chat_template: Some(Arc::new(chat_template)),
             generation_config: GenerationConfig { eos_token_ids: vec![257], ..GenerationConfig::default() },
             keys: Arc::new(setup.keys),
+            memories: Arc::new(memories),
             server_secret: [7; 32],
             limits: setup.limits,
         });
-        Self { router: router(state.clone()), state, engine }
+        Self { router: router(state.clone()), state, engine, _data_dir: data_dir, _memory_folder: memory_folder }
     }
 
     /// Sends a request.
