@@ -113,11 +113,19 @@ def all_cases():
 
 
 def word_piece(vocab_size):
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    """Letters, alone and within a word, pairs and words of the corpus; the library's trainer gives others each time."""
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words = sorted({word for line in CORPUS for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(line))})
+    letters = sorted(set("".join(words)))
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer.train_from_iterator(CORPUS, trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special))
+    inner = [f"##{letter}" for letter in letters if letter.isalnum()]
+    pairs = sorted({f"##{word[i : i + 2]}" for word in words for i in range(1, len(word) - 1)})
+    pieces = special + letters + inner + [word for word in words if len(word) > 1] + pairs
+    assert len(pieces) >= vocab_size, f"{len(pieces)} pieces"
+    vocab = {piece: index for index, piece in enumerate(pieces[:vocab_size])}
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
+    tokenizer.add_special_tokens(special)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )

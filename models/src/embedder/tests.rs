@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::text::TextTokens;
 use super::*;
 
-/// Largest difference from the reference that is tolerated; the features of the cases change vectors by five times that.
+/// Largest difference from the reference that is tolerated; the feature of each case changes vectors by five times that.
 const TOLERANCE: f32 = 1e-5;
 const CASES: [&str; 5] = ["bert-mean", "bert-cls-prefixed", "bert-mean-max", "roberta-cls", "distilbert-mean"];
 
@@ -131,20 +131,16 @@ fn vectors_have_length_one_and_no_texts_give_none() {
 fn long_texts_are_cut_as_if_they_were_encoded_whole() {
     for case in ["bert-mean", "roberta-cls"] {
         let embedder = load(case);
-        for text in
-            ["the keys of the old house, ".repeat(3000), "日本語".repeat(3000), format!("a{}b", " ".repeat(9000))]
-        {
-            let tokens = embedder.text.encode("", &text).expect("encodes");
-            let mut whole = embedder.text.encode("", &text[..text.len().min(1 << 20)]).expect("encodes");
-            let all = crate::tokenizer::parse_library(&fs::read(folder(case).join("tokenizer.json")).expect("read"))
-                .expect("tokenizer")
-                .encode_fast(text.trim(), true)
-                .expect("encodes");
-            let (last, content) = all.get_ids().split_last().expect("special tokens");
-            whole.ids = content[..content.len().min(embedder.max_tokens() - 1)].to_vec();
-            whole.ids.push(*last);
-            assert_eq!(tokens.ids, whole.ids, "{case}");
-            assert_eq!(embedder.count_tokens(&text).expect("counts"), all.get_ids().len(), "{case}");
+        let json = fs::read(folder(case).join("tokenizer.json")).expect("read");
+        let library = crate::tokenizer::parse_library(&json).expect("tokenizer");
+        let spaces = format!("a{}b", " ".repeat(9000));
+        for text in ["the keys of the old house, ".repeat(3000), "日本語".repeat(3000), spaces] {
+            let whole = library.encode_fast(text.trim(), true).expect("encodes");
+            let (last, content) = whole.get_ids().split_last().expect("special tokens");
+            let mut expected = content[..content.len().min(embedder.max_tokens() - 1)].to_vec();
+            expected.push(*last);
+            assert_eq!(embedder.text.encode("", &text).expect("encodes").ids, expected, "{case}");
+            assert_eq!(embedder.count_tokens(&text).expect("counts"), whole.get_ids().len(), "{case}");
         }
     }
 }
@@ -181,14 +177,11 @@ fn the_id_names_whatever_changes_a_vector() {
         ("config_sentence_transformers.json", "prompts", json!({"query": "q: "})),
         ("sentence_bert_config.json", "max_seq_length", json!(23)),
         ("sentence_bert_config.json", "do_lower_case", json!(true)),
-        ("tokenizer.json", "version", json!("1.0 ")),
+        ("tokenizer.json", "normalizer", Value::Null),
     ];
     let mut ids = vec![id];
     for (file, field, value) in changes {
-        match load_with("bert-mean", file, field, Some(value)) {
-            Ok(changed) => ids.push(changed.id()),
-            Err(error) => assert_eq!(file, "tokenizer.json", "{error}"),
-        }
+        ids.push(load_with("bert-mean", file, field, Some(value)).expect("loads").id());
     }
     let copied = copy("bert-mean");
     let path = copied.path().join("model.safetensors");
@@ -345,8 +338,7 @@ fn a_model_without_direction_and_a_foreign_tokenizer_are_typed_errors() {
     let copied = copy("distilbert-mean");
     fs::copy(folder("bert-mean").join("tokenizer.json"), copied.path().join("tokenizer.json")).expect("copy");
     let embedder = load_folder(copied.path()).expect("loads");
-    let text = "the quick brown fox jumps over a lazy dog; newer facts supersede older ones in their time";
-    let error = embedder.embed(&[text], Purpose::Query).expect_err("foreign token");
+    let error = embedder.embed(&["Where are the keys?"], Purpose::Query).expect_err("foreign token");
     assert!(matches!(error, ModelError::BatchValue { array: "token_ids", limit: 160, .. }), "{error:?}");
 }
 
