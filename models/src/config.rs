@@ -11,13 +11,13 @@ use crate::{ModelError, ModelSource};
 pub(crate) const CONFIG_FILE: &str = "config.json";
 
 // What no model reaches today; a value above is a broken file, and refusing it keeps later size arithmetic in range.
-const MAX_VOCAB_SIZE: usize = 1 << 22;
-const MAX_HIDDEN_SIZE: usize = 1 << 17;
-const MAX_LAYERS: usize = 1 << 10;
-const MAX_HEADS: usize = 1 << 12;
+pub(crate) const MAX_VOCAB_SIZE: usize = 1 << 22;
+pub(crate) const MAX_HIDDEN_SIZE: usize = 1 << 17;
+pub(crate) const MAX_LAYERS: usize = 1 << 10;
+pub(crate) const MAX_HEADS: usize = 1 << 12;
 const MAX_HEAD_DIM: usize = 1 << 10;
-const MAX_INTERMEDIATE_SIZE: usize = 1 << 20;
-const MAX_POSITIONS: usize = 1 << 24;
+pub(crate) const MAX_INTERMEDIATE_SIZE: usize = 1 << 20;
+pub(crate) const MAX_POSITIONS: usize = 1 << 24;
 
 /// Everything about a model that its files say apart from the weights.
 #[derive(Debug, Clone)]

@@ -404,4 +404,60 @@ pub enum ModelError {
         /// Elements times size.
         bytes: u128,
     },
+    /// A file of an embedding model asks for something that is not implemented.
+    #[error("{file}: {name} = {value:?} is not supported; supported: {supported}")]
+    UnsupportedEmbedding {
+        /// Name of the file.
+        file: &'static str,
+        /// Which feature.
+        name: &'static str,
+        /// The value asked for.
+        value: String,
+        /// What is supported.
+        supported: &'static str,
+    },
+    /// A weight is no number; everything computed from it would be none either.
+    #[error("tensor {name} holds {value} at element {index}")]
+    NotFiniteWeight {
+        /// The tensor.
+        name: String,
+        /// Index of the first such element.
+        index: usize,
+        /// The element.
+        value: f32,
+    },
+    /// A tensor operation of the embedding model failed.
+    #[error("the embedding model could not be computed")]
+    Tensor {
+        /// What the tensor library said.
+        source: Box<candle_core::Error>,
+    },
+    /// More texts were given than are embedded in one call.
+    #[error("{got} texts were given, at most {max} are embedded in one call")]
+    TooManyTexts {
+        /// Texts given.
+        got: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A text has no token, so there is nothing to embed.
+    #[error("texts[{text}] has no token")]
+    NoTokens {
+        /// Index of the text.
+        text: usize,
+    },
+    /// The model computed a vector that points nowhere or is no number.
+    #[error("texts[{text}] has a vector of length {length}, which cannot be made a unit vector")]
+    NoDirection {
+        /// Index of the text.
+        text: usize,
+        /// The vector's length: 0, infinite or NaN.
+        length: f64,
+    },
+}
+
+impl From<candle_core::Error> for ModelError {
+    fn from(source: candle_core::Error) -> Self {
+        Self::Tensor { source: Box::new(source) }
+    }
 }

@@ -20,12 +20,16 @@ const MAX_RETRIES: usize = 3;
 
 const CONFIG_FILE: &str = "config.json";
 /// Small files of a model that not every model has.
-const TEXT_FILES: [&str; 5] = [
+const TEXT_FILES: [&str; 9] = [
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "1_Pooling/config.json",
 ];
 const WEIGHTS_FILE: &str = "model.safetensors";
 const INDEX_FILE: &str = "model.safetensors.index.json";

@@ -1,7 +1,8 @@
-//! Models on top of kernels: configuration, weights, the decoder, tokenizer, chat template, sampler and the hub cache.
+//! Models on top of kernels: configuration, weights, the decoder, tokenizer, chat template, sampler, embedder, hub cache.
 //!
 //! [`Model::load`] reads a Hugging Face folder or an embedded model; [`Model::forward`] runs one step over flat arrays.
-//! Text goes through [`Tokenizer`] and [`ChatTemplate`], logits through [`Sampler`]. Nothing here knows HTTP or sequences.
+//! Text goes through [`Tokenizer`] and [`ChatTemplate`], logits through [`Sampler`]; [`embedder::BertEmbedder`] makes
+//! vectors of texts. Nothing here knows HTTP or sequences.
 #![forbid(unsafe_code)]
 
 mod batch;
@@ -12,6 +13,7 @@ mod conversion;
 mod decode_stream;
 mod decoder;
 mod dummy;
+pub mod embedder;
 mod error;
 mod families;
 mod fields;

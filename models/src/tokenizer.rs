@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::decode_stream::{DecodeStream, TextRule};
 use crate::{ModelError, ModelSource};
 
-const TOKENIZER_FILE: &str = "tokenizer.json";
-const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
+pub(crate) const TOKENIZER_FILE: &str = "tokenizer.json";
+pub(crate) const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
 const SPECIAL_TOKENS_FILE: &str = "special_tokens_map.json";
 
 /// Longest text that is encoded in one call.
@@ -142,16 +142,7 @@ impl Tokenizer {
 impl Vocabulary {
     fn parse(json: &[u8]) -> Result<Self, ModelError> {
         let invalid = |source| ModelError::Json { file: TOKENIZER_FILE, source };
-        serde_json::from_slice::<serde::de::IgnoredAny>(json).map_err(invalid)?;
-        // The library expects a well-formed file in places and panics on others; a file is input, not a bug.
-        let parsed = std::panic::catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(json)));
-        let mut tokenizer = match parsed {
-            Ok(parsed) => parsed.map_err(|source| ModelError::Tokenizer { source })?,
-            Err(panic) => return Err(ModelError::TokenizerPanic { message: panic_message(panic.as_ref()) }),
-        };
-        // Prompts are never cut or padded behind the caller's back.
-        tokenizer.with_truncation(None).map_err(|source| ModelError::Tokenizer { source })?;
-        tokenizer.with_padding(None);
+        let tokenizer = parse_library(json)?;
         let decoder = match tokenizer.get_decoder() {
             Some(decoder) => serde_json::to_value(decoder).map_err(invalid)?,
             None => Value::Null,
@@ -192,6 +183,25 @@ impl SpecialNames {
 /// A special token is written as a string, or as an object with its `content`.
 fn token_text(value: &Value) -> Option<String> {
     value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
+}
+
+/// The tokenizer of the library, without the cutting and padding that the file may ask for: prompts are never changed
+/// behind the caller's back.
+///
+/// # Errors
+/// [`ModelError::Json`], [`ModelError::Tokenizer`], [`ModelError::TokenizerPanic`].
+pub(crate) fn parse_library(json: &[u8]) -> Result<tokenizers::Tokenizer, ModelError> {
+    let invalid = |source| ModelError::Json { file: TOKENIZER_FILE, source };
+    serde_json::from_slice::<serde::de::IgnoredAny>(json).map_err(invalid)?;
+    // The library expects a well-formed file in places and panics on others; a file is input, not a bug.
+    let parsed = std::panic::catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(json)));
+    let mut tokenizer = match parsed {
+        Ok(parsed) => parsed.map_err(|source| ModelError::Tokenizer { source })?,
+        Err(panic) => return Err(ModelError::TokenizerPanic { message: panic_message(panic.as_ref()) }),
+    };
+    tokenizer.with_truncation(None).map_err(|source| ModelError::Tokenizer { source })?;
+    tokenizer.with_padding(None);
+    Ok(tokenizer)
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {

@@ -151,7 +151,11 @@ impl<'a> Weights<'a> {
 }
 
 /// The tensor of that name and shape.
-fn required<'c>(checkpoint: &'c Checkpoint, name: &str, shape: &[usize]) -> Result<StoredTensor<'c>, ModelError> {
+pub(crate) fn required<'c>(
+    checkpoint: &'c Checkpoint,
+    name: &str,
+    shape: &[usize],
+) -> Result<StoredTensor<'c>, ModelError> {
     let tensor = checkpoint.tensor(name)?.ok_or_else(|| ModelError::MissingTensor { name: name.to_owned() })?;
     if tensor.shape != shape {
         let (expected, got) = (shape.to_vec(), tensor.shape.to_vec());
