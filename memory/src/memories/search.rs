@@ -196,7 +196,7 @@ impl MountedCube {
                 let (index, items) = past(reader, request)?;
                 self.rank(reader, &index, &question, &sieve, |row| Ok(items.get(row.0 as usize).cloned()))
             } else {
-                // The lock is not held while the store is read: writers wait for it.
+                // Held over the few rows that are read: what the index says must be what they are ranked by.
                 let index = self.index();
                 self.rank(reader, &index, &question, &sieve, |row| Ok(reader.get_row(to_item_row(row))?))
             }

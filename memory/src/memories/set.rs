@@ -117,11 +117,11 @@ impl Memories {
             Err(CubeError::Missing { .. }) => return Err(MemoriesError::no_cube(name)),
             read => read?,
         };
-        let reference = CubeRef { id: manifest.id, name: name.to_string(), owner: manifest.owner };
+        let reference = CubeRef { id: manifest.id, name: name.to_string(), owner: manifest.owner.clone() };
         // Grants are inside the cube: before it is mounted, only its owner can ask for it.
         let decided = self.shared.policy.decide(actor, Action::MountCube, &reference, &GrantSet::default())?;
         decided.or_refuse("cube").map_err(|error| MemoriesError::of_cube(error, name))?;
-        self.mount_folder(&folder, name)
+        self.mount_folder(&folder, &manifest.name)
     }
 
     fn mount_folder(&self, folder: &Path, name: &CubeName) -> Result<Arc<MountedCube>, MemoriesError> {
