@@ -1,6 +1,7 @@
 //! The memory layer: plain data, its rules and its stores. It never sees a model, a socket or a request.
 #![forbid(unsafe_code)]
 
+pub mod contracts;
 pub mod cube;
 mod error;
 pub mod exchange;

@@ -11,6 +11,8 @@ pub struct Environment {
     pub data_dir: Option<PathBuf>,
     /// `MEMOS_API_KEY`: a key for tenant `default` that does not show in the process list.
     pub api_key: Option<String>,
+    /// `MEMOS_EMBEDDER_API_KEY`: the key that an embedding service asks for.
+    pub embedder_api_key: Option<String>,
     /// Folder of the Hugging Face cache: `HF_HUB_CACHE`, else `$HF_HOME/hub`, else `$HOME/.cache/huggingface/hub`.
     hub_cache: Option<PathBuf>,
     /// `HF_ENDPOINT`: another hub than the public one.
@@ -33,6 +35,7 @@ impl Environment {
                 .or_else(|| path("XDG_DATA_HOME").map(|data| data.join("memos")))
                 .or_else(|| below_home(".local/share/memos")),
             api_key: text("MEMOS_API_KEY"),
+            embedder_api_key: text("MEMOS_EMBEDDER_API_KEY"),
             hub_cache: path("HF_HUB_CACHE")
                 .or_else(|| path("HF_HOME").map(|home| home.join("hub")))
                 .or_else(|| below_home(".cache/huggingface/hub")),

@@ -5,6 +5,7 @@ mod bundled;
 pub mod cli;
 pub mod client;
 pub mod data_dir;
+pub mod embedder;
 pub mod engine;
 pub mod environment;
 pub mod http;

@@ -4,19 +4,24 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use memory::Clock;
+use memory::cube::CubeName;
 use memory::governance::quota::{Quota, QuotaBook};
 use memory::governance::redaction::{RedactionConfig, Redactor, SensitiveKind};
 use memory::governance::retention::RetentionRules;
 use memory::governance::{AuditKey, GovernanceError, PolicyEngine};
-use memory::memories::{Embedder, Memories, MemoriesParts};
+use memory::memories::{Embedder, Memories, MemoriesParts, MountedCube, NUM_EMBEDDED_PER_ROUND};
 
 use crate::data_dir::DataDir;
 
 /// Time between two rounds of housekeeping.
 const ROUND: Duration = Duration::from_secs(1);
+/// How long a cube is left alone after its housekeeping failed: a full disk or an embedder that is away takes a while.
+const PAUSE: Duration = Duration::from_secs(10);
+/// Time between two lines about one cube's vectors.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How memories are kept.
 pub struct MemoryOptions {
@@ -79,12 +84,10 @@ impl Housekeeper {
     pub fn start(memories: Arc<Memories>) -> Self {
         let (stop, stopped) = mpsc::channel();
         let keep = move || {
-            while stopped.recv_timeout(ROUND) == Err(RecvTimeoutError::Timeout) {
-                for cube in memories.mounted() {
-                    if let Err(error) = cube.housekeep() {
-                        tracing::error!(cube = %cube.manifest().name, %error, "housekeeping failed; it is tried again");
-                    }
-                }
+            let mut rounds = Rounds::default();
+            let mut wait = ROUND;
+            while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+                wait = rounds.next(&memories);
             }
         };
         Self { stop, thread: std::thread::spawn(keep) }
@@ -95,5 +98,66 @@ impl Housekeeper {
         // A thread that is gone needs no message.
         let _ = self.stop.send(());
         let _ = self.thread.join();
+    }
+}
+
+/// What the housekeeper remembers from round to round.
+#[derive(Default)]
+struct Rounds {
+    /// Cubes that failed, with when they are looked at again.
+    failed: HashMap<CubeName, Instant>,
+    /// Cubes whose memories are being embedded.
+    embedding: HashMap<CubeName, Progress>,
+}
+
+struct Progress {
+    num_done: usize,
+    told: Instant,
+}
+
+impl Rounds {
+    /// One round over all cubes; returns how long to wait for the next one.
+    fn next(&mut self, memories: &Memories) -> Duration {
+        let mut wait = ROUND;
+        for cube in memories.mounted() {
+            let name = &cube.manifest().name;
+            if self.failed.get(name).is_some_and(|until| Instant::now() < *until) {
+                continue;
+            }
+            match cube.housekeep() {
+                Ok(done) => {
+                    self.failed.remove(name);
+                    self.tell_progress(&cube, done.num_embedded);
+                    if done.num_embedded >= NUM_EMBEDDED_PER_ROUND {
+                        // There is more to embed, and whoever searches waits for it.
+                        wait = Duration::ZERO;
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(cube = %name, %error, "housekeeping failed; it is tried again in {} s", PAUSE.as_secs());
+                    self.failed.insert(name.clone(), Instant::now() + PAUSE);
+                }
+            }
+        }
+        wait
+    }
+
+    /// Says every few seconds how far a cube's vectors are, and when they are complete.
+    fn tell_progress(&mut self, cube: &MountedCube, num_embedded: usize) {
+        let name = &cube.manifest().name;
+        if num_embedded == 0 {
+            if let Some(progress) = self.embedding.remove(name) {
+                tracing::info!(cube = %name, memories = progress.num_done, "all memories have vectors");
+            }
+            return;
+        }
+        let begin = || Progress { num_done: 0, told: Instant::now() };
+        let progress = self.embedding.entry(name.clone()).or_insert_with(begin);
+        progress.num_done += num_embedded;
+        if progress.told.elapsed() >= PROGRESS_INTERVAL {
+            progress.told = Instant::now();
+            let missing = cube.num_without_vector();
+            tracing::info!(cube = %name, done = progress.num_done, missing, "memories are getting vectors");
+        }
     }
 }

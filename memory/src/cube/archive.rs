@@ -11,6 +11,7 @@ use super::durable;
 use super::{CubeDirectory, CubeError, CubeName, MANIFEST_FILE, Manifest};
 use crate::Clock;
 use crate::governance::TenantName;
+use crate::store::Store;
 
 /// What packed cubes end in.
 pub const ARCHIVE_EXTENSION: &str = "memcube";
@@ -79,19 +80,48 @@ fn append(archive: &mut tar::Builder<File>, name: &str, size: u64, content: impl
     archive.append_data(&mut header, name, content)
 }
 
-/// Unpacks an archive into a new cube folder below `parent`. The cube keeps its id; it belongs to `owner` from now on, and is named
-/// `name`, or as it was.
+/// Where an archive is unpacked, and as whose cube.
+#[derive(Debug)]
+pub struct UnpackTarget<'a> {
+    /// Folder of the cubes.
+    pub parent: &'a Path,
+    /// New name; `None`: as it was.
+    pub name: Option<CubeName>,
+    /// Who owns it from now on.
+    pub owner: TenantName,
+    /// Where "now" comes from.
+    pub clock: Clock,
+    /// Tables of other modules, as for [`CubeDirectory::open`].
+    pub extra_schema: &'a [&'a str],
+}
+
+/// What a packed cube says about itself, read without unpacking it; the rest of the file is not checked.
 ///
 /// # Errors
-/// The file is no packed cube, newer or damaged, or the folder is there already; then no folder is left.
-pub fn unpack(
+/// The file is no packed cube, or newer.
+pub fn packed_manifest(archive: &Path) -> Result<Manifest, CubeError> {
+    let foreign = |problem: String| CubeError::Foreign { path: archive.to_owned(), problem };
+    let unreadable = |error: io::Error| foreign(format!("it cannot be read as a packed cube: {error}"));
+    let mut reader = tar::Archive::new(File::open(archive).map_err(CubeError::io("open", archive))?);
+    let mut entries = reader.entries().map_err(unreadable)?;
+    let entry = next_entry(&mut entries, MANIFEST_FILE).map_err(foreign)?;
+    let mut bytes = Vec::new();
+    entry.take(SMALL_FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(unreadable)?;
+    Manifest::parse(archive, &bytes)
+}
+
+/// Unpacks an archive into a new cube folder. The cube keeps its id. `prepare` may change or refuse the store before the
+/// folder gets its name, so that no cube is ever there unprepared.
+///
+/// # Errors
+/// The file is no packed cube, newer or damaged, or the folder is there already; what `prepare` returns. No folder is
+/// left then.
+pub fn unpack<E: From<CubeError>>(
     archive: &Path,
-    parent: &Path,
-    name: Option<CubeName>,
-    owner: TenantName,
-    clock: Clock,
-    extra_schema: &[&str],
-) -> Result<Unpacked, CubeError> {
+    target: UnpackTarget<'_>,
+    prepare: impl FnOnce(&Store) -> Result<(), E>,
+) -> Result<Unpacked, E> {
+    let UnpackTarget { parent, name, owner, clock, extra_schema } = target;
     let file = File::open(archive).map_err(CubeError::io("open", archive))?;
     let scratch = Scratch::new(parent)?;
     let mut manifest = extract(archive, file, &scratch.0)?;
@@ -101,13 +131,14 @@ pub fn unpack(
     }
     let folder = parent.join(manifest.name.as_str());
     if folder.exists() {
-        return Err(CubeError::Exists { path: folder });
+        return Err(CubeError::Exists { path: folder }.into());
     }
     manifest.write(&scratch.0)?;
     let opened = CubeDirectory::open(&scratch.0, clock, extra_schema)?;
     if let Some(finding) = opened.verify()?.findings.first() {
-        return Err(CubeError::Damaged { path: archive.to_owned(), problem: finding.to_string() });
+        return Err(CubeError::Damaged { path: archive.to_owned(), problem: finding.to_string() }.into());
     }
+    prepare(opened.store())?;
     drop(opened);
     fs::rename(&scratch.0, &folder).map_err(CubeError::io("rename", &folder))?;
     durable::sync_folder_of(&folder).map_err(CubeError::io("sync", &folder))?;

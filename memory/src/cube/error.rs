@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::CubeName;
 use crate::CubeId;
 use crate::store::StoreError;
 
@@ -60,6 +61,14 @@ pub enum CubeError {
     Locked {
         /// Its folder.
         path: PathBuf,
+    },
+    /// The same cube is here already; a second one would share its audit log's heads.
+    #[error("the cube {id} is here already, as {name}: two of one cube cannot be in one data directory")]
+    SameCube {
+        /// Which one.
+        id: CubeId,
+        /// Under which name.
+        name: CubeName,
     },
     /// The operating system refused.
     #[error("cannot {action} {}: {source}", .path.display())]

@@ -50,33 +50,72 @@ pub struct JsonLinesImport {
     pub num_problems: usize,
 }
 
-/// Writes the memories, one a line.
-///
-/// # Errors
-/// `Io`, and `Unwritable` for a record that is no JSON (a salience that is no number).
-pub fn write_json_lines<'a>(
-    records: impl IntoIterator<Item = &'a ExportRecord>,
-    out: &mut impl Write,
-) -> Result<usize, ExchangeError> {
-    let io = |source| ExchangeError::Io { action: "write", source };
-    let header = serde_json::to_string(&Header { format: FORMAT_NAME, version: FORMAT_VERSION });
-    let header = header.map_err(|error| ExchangeError::Unwritable { index: 0, reason: error.to_string() })?;
-    writeln!(out, "{header}").map_err(io)?;
-    let mut num_records = 0;
-    for (index, record) in records.into_iter().enumerate() {
-        let unwritable = |reason: String| ExchangeError::Unwritable { index, reason };
+/// Writes memories one by one, so that a large cube need not be held in memory.
+pub struct JsonLinesWriter<W> {
+    out: W,
+    num_records: usize,
+}
+
+impl<W: Write> JsonLinesWriter<W> {
+    /// Writes the header.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn new(out: W) -> Result<Self, ExchangeError> {
+        let mut writer = Self { out, num_records: 0 };
+        writer.line(&Header { format: FORMAT_NAME, version: FORMAT_VERSION })?;
+        Ok(writer)
+    }
+
+    /// Writes a memory.
+    ///
+    /// # Errors
+    /// `Io`, and `Unwritable` for a record that is no JSON (a salience that is no number).
+    pub fn write(&mut self, record: &ExportRecord) -> Result<(), ExchangeError> {
         // JSON has no such numbers and would hold `null`, which nobody could read back.
         let is_number =
             record.item.salience.is_finite() && record.versions.iter().all(|version| version.item.salience.is_finite());
         if !is_number {
-            return Err(unwritable("its salience is no number".to_owned()));
+            let reason = "its salience is no number".to_owned();
+            return Err(ExchangeError::Unwritable { index: self.num_records, reason });
         }
-        let line = serde_json::to_string(record).map_err(|error| unwritable(error.to_string()))?;
-        writeln!(out, "{line}").map_err(io)?;
-        num_records += 1;
+        self.line(record)?;
+        self.num_records += 1;
+        Ok(())
     }
-    out.flush().map_err(io)?;
-    Ok(num_records)
+
+    /// Hands everything on; returns how many memories were written.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn finish(mut self) -> Result<usize, ExchangeError> {
+        self.out.flush().map_err(write_failed)?;
+        Ok(self.num_records)
+    }
+
+    fn line(&mut self, value: &impl Serialize) -> Result<(), ExchangeError> {
+        let unwritable =
+            |error: serde_json::Error| ExchangeError::Unwritable { index: self.num_records, reason: error.to_string() };
+        let line = serde_json::to_string(value).map_err(unwritable)?;
+        writeln!(self.out, "{line}").map_err(write_failed)
+    }
+}
+
+fn write_failed(source: std::io::Error) -> ExchangeError {
+    ExchangeError::Io { action: "write", source }
+}
+
+/// Writes the memories, one a line.
+///
+/// # Errors
+/// As [`JsonLinesWriter`].
+pub fn write_json_lines<'a>(
+    records: impl IntoIterator<Item = &'a ExportRecord>,
+    out: &mut impl Write,
+) -> Result<usize, ExchangeError> {
+    let mut writer = JsonLinesWriter::new(out)?;
+    records.into_iter().try_for_each(|record| writer.write(record))?;
+    writer.finish()
 }
 
 /// Reads memories, one a line, with or without the header.

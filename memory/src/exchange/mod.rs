@@ -11,6 +11,6 @@ mod memos;
 
 pub use error::ExchangeError;
 pub use fields::{ImportLimits, Imported, Place, Problem, Strictness};
-pub use json_lines::{ExportRecord, JsonLinesImport, read_json_lines, write_json_lines};
+pub use json_lines::{ExportRecord, JsonLinesImport, JsonLinesWriter, read_json_lines, write_json_lines};
 pub use mem0::read_mem0;
 pub use memos::read_memos;

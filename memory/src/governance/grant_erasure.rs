@@ -25,6 +25,23 @@ pub fn erase_for_item(conn: &Connection, cube: &CubeId, item: &ItemId) -> Result
     conn.execute("DELETE FROM grants WHERE cube = ?1 AND item = ?2", key).map_err(GovernanceError::database(action))
 }
 
+/// Removes every grant of the cube with its history, as a cube from elsewhere is taken in: whom its former owner
+/// trusted is nobody here. Returns how many there were.
+///
+/// # Errors
+/// The database fails.
+pub fn erase_all(conn: &Connection, cube: &CubeId) -> Result<usize, GovernanceError> {
+    let action = "erase the grants of a cube";
+    conn.execute(
+        "DELETE FROM grant_parents WHERE child IN (SELECT id FROM grants WHERE cube = ?1)
+            OR parent IN (SELECT id FROM grants WHERE cube = ?1)",
+        [&cube.as_bytes()[..]],
+    )
+    .map_err(GovernanceError::database(action))?;
+    conn.execute("DELETE FROM grants WHERE cube = ?1", [&cube.as_bytes()[..]])
+        .map_err(GovernanceError::database(action))
+}
+
 /// Erases the name of a subject from all grants of the cube: what was given to it ends and is removed, what it gave
 /// ends as well. Returns how many rows were touched.
 ///

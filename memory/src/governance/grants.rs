@@ -19,7 +19,7 @@ use super::rights::{Right, RightSet};
 use crate::item::Scope;
 use crate::{CubeId, ItemId, Timestamp};
 
-pub use super::grant_erasure::{erase_for_item, erase_subject};
+pub use super::grant_erasure::{erase_all, erase_for_item, erase_subject};
 
 /// Most grants of one cube that are in force at a time.
 pub const NUM_GRANTS_MAX: usize = 100_000;

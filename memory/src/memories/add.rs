@@ -87,6 +87,17 @@ impl MountedCube {
         items: Vec<NewItem>,
         options: AddOptions<'_>,
     ) -> Result<Vec<Added>, MemoriesError> {
+        self.add_as("item.add", actor, items, options)
+    }
+
+    /// The same under another name in the audit log.
+    pub(super) fn add_as(
+        &self,
+        action: &'static str,
+        actor: &Actor,
+        items: Vec<NewItem>,
+        options: AddOptions<'_>,
+    ) -> Result<Vec<Added>, MemoriesError> {
         if items.len() > NUM_ADDED_MAX {
             return Err(MemoriesError::TooMany { what: "memories", found: items.len(), limit: NUM_ADDED_MAX });
         }
@@ -105,7 +116,7 @@ impl MountedCube {
             for (index, new) in items.into_iter().enumerate() {
                 added.push(adding.one(new, vectors.as_ref().map(|vectors| vectors[index].as_slice()))?);
             }
-            let entry = entry_of(&added, options.reason);
+            let entry = entry_of(action, &added, options.reason);
             Ok((added, entry))
         })?;
         // What is stored is counted before the estimate of it is given back.
@@ -155,7 +166,7 @@ fn check_scopes(allowed: &Allowed, items: &[NewItem]) -> Result<(), MemoriesErro
     Err(GovernanceError::Forbidden { action: Action::WriteItems.as_str(), what: "scope" }.into())
 }
 
-fn entry_of<'a>(added: &[Added], reason: Option<&'a str>) -> Entry<'a> {
+fn entry_of<'a>(action: &'static str, added: &[Added], reason: Option<&'a str>) -> Entry<'a> {
     let ids: BTreeSet<ItemId> = added.iter().map(|added| added.item.id).collect();
     let num_new = added.iter().filter(|added| added.event != AddEvent::Duplicate).count();
     let superseded: Vec<String> = added
@@ -168,7 +179,7 @@ fn entry_of<'a>(added: &[Added], reason: Option<&'a str>) -> Entry<'a> {
         .take(NUM_COMPARED)
         .collect();
     let details = json!({ "new": num_new, "duplicates": added.len() - num_new, "superseded": superseded });
-    Entry { action: "item.add", objects: ids.into_iter().collect(), reason, details: Some(details) }
+    Entry { action, objects: ids.into_iter().collect(), reason, details: Some(details) }
 }
 
 /// One transaction's additions.

@@ -97,6 +97,16 @@ impl MountedCube {
         Ok(store::diff(&earlier, self.directory().store())?)
     }
 
+    /// What the other cube has otherwise than this one.
+    ///
+    /// # Errors
+    /// The actor may not export one of them.
+    pub fn diff_with(&self, actor: &Actor, other: &Self) -> Result<Vec<DiffEntry>, MemoriesError> {
+        self.permit(actor, Action::ExportCube)?;
+        other.permit(actor, Action::ExportCube)?;
+        Ok(store::diff(self.directory().store(), other.directory().store())?)
+    }
+
     /// Entries of the audit log, oldest first.
     ///
     /// # Errors
@@ -138,7 +148,7 @@ impl MountedCube {
         self.read(|reader| Ok(Some(audit::consistency_proof(reader.connection(), earlier, &head)?)))
     }
 
-    fn note_export(&self, actor: &Actor, action: &'static str) -> Result<(), MemoriesError> {
+    pub(super) fn note_export(&self, actor: &Actor, action: &'static str) -> Result<(), MemoriesError> {
         let entry = Entry { action, objects: Vec::new(), reason: None, details: None };
         self.record_read(self.event(actor, entry, Outcome::Allowed))
     }

@@ -1,6 +1,9 @@
 //! What can go wrong at the boundary, in the terms of its callers.
 
+use std::path::PathBuf;
+
 use crate::cube::{CubeError, CubeName};
+use crate::exchange::ExchangeError;
 use crate::governance::GovernanceError;
 use crate::ingest::IngestError;
 use crate::search::SearchError;
@@ -68,6 +71,31 @@ pub enum MemoriesError {
     /// Reading text into memories.
     #[error(transparent)]
     Ingest(#[from] IngestError),
+    /// A file of memories.
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
+    /// An import failed after a part of it had been added.
+    #[error("{num_added} memories were added before the import failed: {source}")]
+    ImportStopped {
+        /// How many are there now.
+        num_added: usize,
+        /// Why it went no further.
+        source: Box<Self>,
+    },
+    /// A packed cube is older than what this server has signed of it.
+    #[error(
+        "the cube's audit log has {found} entries, but {} proves that it had {signed}: the file is older than the cube was \
+         here. To go back to it all the same, move the heads away first",
+        .heads.display()
+    )]
+    OlderThanHeads {
+        /// The file of signed heads.
+        heads: PathBuf,
+        /// Entries under the newest of them.
+        signed: u64,
+        /// Entries in the file that was to be unpacked.
+        found: u64,
+    },
 }
 
 impl From<StoreError> for MemoriesError {

@@ -17,8 +17,11 @@ use crate::store::{By, ItemRow, NUM_ITEMS_PER_CALL_MAX};
 
 /// Recalls that wait to be counted; further ones are not counted, since counting must not hold up an answer.
 const NUM_RECALLS_MAX: usize = 10_000;
-/// Memories that one round of housekeeping looks at for retention, and embeds.
+/// Memories that one round of housekeeping looks at for retention, and most that are embedded by one call.
 const NUM_PER_ROUND: usize = 256;
+/// Memories that one round of housekeeping embeds: few enough for a round to end within seconds. Whoever finds that as
+/// many were embedded starts the next round at once.
+pub const NUM_EMBEDDED_PER_ROUND: usize = 32;
 /// Texts that are embedded at once.
 const NUM_PER_EMBEDDING: usize = 32;
 /// Name of the actor in versions and audit entries of housekeeping.
@@ -52,8 +55,9 @@ impl MountedCube {
     pub fn housekeep(&self) -> Result<Housekept, MemoriesError> {
         let mut done = Housekept { num_activated: self.count_recalls()?, ..Housekept::default() };
         (done.num_archived, done.num_erased) = self.retain()?;
-        done.num_embedded = self.embed_missing(NUM_PER_ROUND)?;
         self.seal()?;
+        // Last: an embedder that is out of reach keeps nothing else from being done.
+        done.num_embedded = self.embed_missing(NUM_EMBEDDED_PER_ROUND)?;
         Ok(done)
     }
 
@@ -132,8 +136,8 @@ impl MountedCube {
         Ok((archived.len(), erased.len()))
     }
 
-    /// Makes vectors for memories that have none of the present embedder, at most `limit`; says how many it made. After a change of the
-    /// embedder this is called until it returns 0.
+    /// Makes vectors for memories that have none of the present embedder, at most `limit`; says how many it made. After a
+    /// change of the embedder this is called until it returns 0; with the last ones, the vectors of other embedders go.
     ///
     /// # Errors
     /// The embedder or the store failed.
@@ -146,7 +150,24 @@ impl MountedCube {
             let Some(vectors) = self.embed(&texts, Purpose::Passage)? else { return Ok(0) };
             self.put_vectors(batch.iter().map(|(_row, item)| (item.id, item.version)).zip(vectors), &*embedder)?;
         }
+        if missing.is_empty() {
+            self.drop_other_spaces(space)?;
+        }
         Ok(missing.len())
+    }
+
+    /// Removes the vectors of embedders that are not the present one. Until all memories have their new vector they are
+    /// kept: the embedder may be changed back.
+    fn drop_other_spaces(&self, space: &str) -> Result<(), MemoriesError> {
+        let stored = self.read(|reader| Ok(reader.embedders()?))?;
+        let others: Vec<&str> = stored.iter().map(|one| one.name.as_str()).filter(|name| *name != space).collect();
+        if others.is_empty() {
+            return Ok(());
+        }
+        self.change_unrecorded(|tx| {
+            others.iter().try_for_each(|name| tx.drop_embedder(name).map(|_num_vectors| ()))?;
+            Ok(Vec::new())
+        })
     }
 
     /// How many memories have no vector of the present embedder.

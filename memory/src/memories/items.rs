@@ -380,7 +380,7 @@ pub enum Hold {
 }
 
 /// The permission as a part of the query.
-fn restriction(allowed: &Allowed, now: Timestamp) -> Restriction {
+pub(super) fn restriction(allowed: &Allowed, now: Timestamp) -> Restriction {
     let columns = ItemColumns { id: "item.id", user: "item.scope_user", agent: "item.scope_agent" };
     let condition = allowed.access().sql(columns, 1, now);
     Restriction { condition: condition.sql, values: condition.params }

@@ -7,10 +7,12 @@
 //! A write is answered when it is durable and searchable. A read of somebody else's memory is answered when it is recorded.
 
 mod add;
+mod carry;
 mod cube_operations;
 mod embedder;
 mod erase;
 mod error;
+mod exchange;
 mod housekeeping;
 mod index;
 mod items;
@@ -18,14 +20,18 @@ mod mounted;
 mod search;
 mod set;
 #[cfg(test)]
+mod carry_tests;
+#[cfg(test)]
 mod tests;
 
 pub use add::{AddEvent, AddOptions, Added, Contradictions, Duplicates, NUM_ADDED_MAX};
+pub use carry::{CarriedGrants, UnpackedCube, Unpacking};
 pub use cube_operations::CubeFacts;
 pub use embedder::{EmbedError, Embedder, Purpose};
 pub use erase::{Erasure, NUM_ERASED_MAX};
 pub use error::MemoriesError;
-pub use housekeeping::Housekept;
+pub use exchange::{ExportedHistory, ImportFormat, ImportOptions, ImportReport};
+pub use housekeeping::{Housekept, NUM_EMBEDDED_PER_ROUND};
 pub use items::{Hold, Listing, Share};
 pub use mounted::MountedCube;
 pub use search::{

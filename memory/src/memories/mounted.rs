@@ -12,10 +12,10 @@ use crate::governance::audit::{self, AuditEvent, AuditReport, HeadsFile, NUM_REA
 use crate::governance::quota::{QuotaBook, Storage};
 use crate::governance::redaction::Redactor;
 use crate::governance::retention::RetentionRules;
-use crate::governance::{Action, Actor, Allowed, AuditKey, CubeRef, Decision, GrantSet, PolicyEngine};
+use crate::governance::{Action, Actor, Allowed, AuditKey, CubeRef, Decision, GrantSet, PolicyEngine, PublicKey};
 use crate::item::Item;
 use crate::store::{ItemRow, Reader, StoreError, WriteTransaction};
-use crate::{Clock, ItemId, Timestamp};
+use crate::{Clock, CubeId, ItemId, Timestamp};
 
 /// Changes after which a signed head of the audit log is written outside the cube without being asked for.
 const CHANGES_PER_HEAD: u64 = 64;
@@ -38,6 +38,11 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn embedder(&self) -> Option<Arc<dyn Embedder>> {
         self.embedder.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The file of signed heads of a cube.
+    pub(super) fn heads_path(&self, cube: CubeId) -> PathBuf {
+        self.heads_folder.join(format!("{cube}.heads"))
     }
 
     /// For redaction on request, which works also where nothing is redacted on the way in.
@@ -88,7 +93,7 @@ impl MountedCube {
     pub(super) fn mount(directory: CubeDirectory, shared: Arc<Shared>) -> Result<Self, MemoriesError> {
         let manifest = directory.manifest();
         let reference = CubeRef { id: manifest.id, name: manifest.name.to_string(), owner: manifest.owner.clone() };
-        let heads = HeadsFile::open(shared.heads_folder.join(format!("{}.heads", manifest.id)))?;
+        let heads = HeadsFile::open(shared.heads_path(manifest.id))?;
         let embedder = shared.embedder();
         let index =
             directory.store().read(|reader| CubeIndex::build(reader, embedder.as_deref()).map_err(StoreError::step))?;
@@ -289,10 +294,20 @@ impl MountedCube {
     /// # Errors
     /// The actor may not, or the log cannot be read.
     pub fn verify_audit(&self, actor: &Actor) -> Result<AuditReport, MemoriesError> {
+        self.verify_audit_trusting(actor, &[])
+    }
+
+    /// The same where further keys are trusted: those of servers that the cube came from. Without them, heads signed there
+    /// are findings that name the key.
+    ///
+    /// # Errors
+    /// The actor may not, or the log cannot be read.
+    pub fn verify_audit_trusting(&self, actor: &Actor, others: &[PublicKey]) -> Result<AuditReport, MemoriesError> {
         self.permit(actor, Action::ReadAudit)?;
         let heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner).heads().to_vec();
-        let key = self.shared.audit_key.public();
-        self.read(|reader| Ok(audit::verify(reader.connection(), &self.reference.id, &heads, &[key])?))
+        let mut keys = vec![self.shared.audit_key.public()];
+        keys.extend_from_slice(others);
+        self.read(|reader| Ok(audit::verify(reader.connection(), &self.reference.id, &heads, &keys)?))
     }
 
     /// Builds the index anew, with another embedder or after a failure.

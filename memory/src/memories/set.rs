@@ -11,7 +11,7 @@ use crate::cube::{self, CubeDirectory, CubeError, CubeName, ListedCube, Manifest
 use crate::governance::quota::QuotaBook;
 use crate::governance::redaction::{RedactionConfig, Redactor};
 use crate::governance::retention::RetentionRules;
-use crate::governance::{Action, Actor, AuditKey, CubeRef, GrantSet, PolicyEngine};
+use crate::governance::{Action, Actor, AuditKey, CubeRef, GrantSet, PolicyEngine, PublicKey};
 
 /// Most cubes that are mounted at once.
 pub const NUM_CUBES_MAX: usize = 4_096;
@@ -124,7 +124,7 @@ impl Memories {
         self.mount_folder(&folder, &manifest.name)
     }
 
-    fn mount_folder(&self, folder: &Path, name: &CubeName) -> Result<Arc<MountedCube>, MemoriesError> {
+    pub(super) fn mount_folder(&self, folder: &Path, name: &CubeName) -> Result<Arc<MountedCube>, MemoriesError> {
         if folder.file_name().is_none_or(|folder| folder != name.as_str()) {
             let problem = format!("its manifest says that its name is {name}");
             return Err(CubeError::Damaged { path: folder.to_owned(), problem }.into());
@@ -206,6 +206,15 @@ impl Memories {
     pub fn set_embedder(&self, embedder: Option<Arc<dyn Embedder>>) -> Result<(), MemoriesError> {
         *self.shared.embedder.write().unwrap_or_else(PoisonError::into_inner) = embedder;
         self.mounted().iter().try_for_each(|cube| cube.rebuild_index())
+    }
+
+    /// The key that this server's audit logs are signed with.
+    pub fn audit_key(&self) -> PublicKey {
+        self.shared.audit_key.public()
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// What turns text into vectors.

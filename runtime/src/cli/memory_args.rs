@@ -9,11 +9,14 @@ use memory::governance::quota::Quota;
 use memory::governance::redaction::SensitiveKind;
 use memory::governance::retention::RetentionRules;
 
+use super::download_line::DownloadLine;
 use super::engine_args::Bytes;
+use crate::embedder::EmbedderChoice;
+use crate::environment::Environment;
 use crate::memories::MemoryOptions;
 
 /// How memories are kept.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Memory")]
 pub struct MemoryArgs {
     /// What is blacked out before it is stored, separated by commas: key, card, iban, email, phone, ip; or `none`
@@ -31,14 +34,19 @@ pub struct MemoryArgs {
     /// File with retention rules, as JSON
     #[arg(long, value_name = "FILE")]
     retention: Option<PathBuf>,
+    /// What makes vectors of memories, so that they are found by meaning too: a folder or hub id of a BERT-family model, or
+    /// `http(s)://HOST/v1#MODEL`, a service whose key is in MEMOS_EMBEDDER_API_KEY; `none`: words and graph alone.
+    /// After a change all vectors are made anew in the background
+    #[arg(long, default_value = "none", value_name = "FOLDER|ID|URL#MODEL")]
+    embedder: EmbedderChoice,
 }
 
 impl MemoryArgs {
-    /// The options, with what files they name.
+    /// The options, with what files they name, and the embedder loaded. Blocks: not to be called from an async task.
     ///
     /// # Errors
-    /// A file cannot be read, or a name is none that is known.
-    pub fn options(&self) -> anyhow::Result<MemoryOptions> {
+    /// A file cannot be read, a name is none that is known, or the embedder cannot be used.
+    pub fn options(&self, environment: &Environment) -> anyhow::Result<MemoryOptions> {
         let read = |path: &PathBuf| fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
         let kinds =
             |list: &str| list.split(',').map(|kind| kind.trim().parse()).collect::<Result<Vec<SensitiveKind>, _>>();
@@ -60,7 +68,7 @@ impl MemoryArgs {
             },
             policy_text: self.policy.as_ref().map(read).transpose()?,
             retention,
-            embedder: None,
+            embedder: self.embedder.open(environment, &mut DownloadLine::default())?,
         })
     }
 }

@@ -113,7 +113,9 @@ pub async fn run(mut args: ServeArgs, environment: &Environment) -> anyhow::Resu
     if policy == KeyPolicy::Open {
         eprintln!("No API keys are configured: listening on loopback only, and everyone on this machine may use it.");
     }
-    let memories = Arc::new(memories::open(&data_dir, args.memory.options()?)?);
+    let (memory_args, own_environment) = (args.memory.clone(), environment.clone());
+    let options = tokio::task::spawn_blocking(move || memory_args.options(&own_environment)).await??;
+    let memories = Arc::new(memories::open(&data_dir, options)?);
     for (folder, error) in memories.mount_all()? {
         eprintln!("The cube {} is not mounted: {error}", folder.display());
     }

@@ -1,4 +1,5 @@
-//! A small streaming client for OpenAI-compatible endpoints: what `memos bench serve` and `memos chat --base-url` talk through.
+//! A small streaming client for OpenAI-compatible endpoints: what `memos bench serve`, `memos chat --base-url` and embedders
+//! elsewhere are talked to through.
 
 mod connection;
 mod error;
@@ -12,7 +13,8 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response};
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use connection::{Connector, Origin, Sender};
 pub use error::ClientError;
@@ -21,6 +23,8 @@ pub use stream::{StreamChunk, TokenStream, Usage};
 
 /// Largest answer that is read whole: a model list, an error.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Largest answer with vectors: 64 of 8,192 numbers, as text.
+const EMBEDDINGS_BYTES_MAX: usize = 16 << 20;
 /// How much of an error body that is not JSON is shown.
 const ERROR_TEXT_CHARS_MAX: usize = 300;
 /// Servers close idle connections, some after five seconds; an older one is not trusted with a request.
@@ -94,12 +98,26 @@ impl Client {
     /// No connection, an error status, or an answer that is not a model list.
     pub async fn models(&self) -> Result<Vec<String>, ClientError> {
         let (response, sender) = self.send(Method::GET, "/models", None).await?;
-        let body = read_whole(response).await?;
+        let body = read_whole(response, ANSWER_BYTES_MAX).await?;
         self.shared.put_back(sender);
         let unexpected = || ClientError::Unexpected { reason: "/models did not answer with a model list".to_owned() };
         let list: Value = serde_json::from_slice(&body).map_err(|_error| unexpected())?;
         let models = list.get("data").and_then(Value::as_array).ok_or_else(unexpected)?;
         Ok(models.iter().filter_map(|model| model.get("id")?.as_str().map(str::to_owned)).collect())
+    }
+
+    /// The vectors of some texts, in their order.
+    ///
+    /// # Errors
+    /// No connection, an error status, or an answer that does not hold one list of finite numbers for each text.
+    pub async fn embeddings(&self, model: &str, texts: &[&str]) -> Result<Vec<Vec<f32>>, ClientError> {
+        let request = json!({ "model": model, "input": texts, "encoding_format": "float" });
+        let body = Bytes::from(request.to_string());
+        let (response, sender) = self.send(Method::POST, "/embeddings", Some(body)).await?;
+        let body = read_whole(response, EMBEDDINGS_BYTES_MAX).await?;
+        self.shared.put_back(sender);
+        vectors_of(&body, texts.len())
+            .ok_or_else(|| ClientError::Unexpected { reason: "/embeddings did not answer one vector a text".to_owned() })
     }
 
     /// Sends a request whose body asks for `"stream": true` and returns the stream once the server has accepted it.
@@ -145,7 +163,7 @@ impl Client {
             return Ok((response, sender));
         }
         let status = response.status();
-        let (code, message) = match read_whole(response).await {
+        let (code, message) = match read_whole(response, ANSWER_BYTES_MAX).await {
             Ok(body) => {
                 self.shared.put_back(sender);
                 error_of(&body)
@@ -194,15 +212,38 @@ impl Shared {
     }
 }
 
-async fn read_whole(response: Response<Incoming>) -> Result<Bytes, ClientError> {
-    match Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await {
+async fn read_whole(response: Response<Incoming>, limit: usize) -> Result<Bytes, ClientError> {
+    match Limited::new(response.into_body(), limit).collect().await {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(ClientError::TooLarge { limit: ANSWER_BYTES_MAX }),
+        Err(error) if error.is::<LengthLimitError>() => Err(ClientError::TooLarge { limit }),
         Err(error) => Err(match error.downcast::<hyper::Error>() {
             Ok(error) => ClientError::Http(*error),
             Err(other) => ClientError::Unexpected { reason: other.to_string() },
         }),
     }
+}
+
+/// The vectors of an answer by the index that each names; `None` when it is not one for each text.
+fn vectors_of(body: &[u8], num_texts: usize) -> Option<Vec<Vec<f32>>> {
+    #[derive(Deserialize)]
+    struct Answer {
+        data: Vec<Entry>,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        index: usize,
+        embedding: Vec<f32>,
+    }
+    let answer: Answer = serde_json::from_slice(body).ok()?;
+    let mut vectors: Vec<Option<Vec<f32>>> = vec![None; num_texts];
+    for Entry { index, embedding } in answer.data {
+        let is_new = vectors.get(index)?.is_none();
+        if !is_new || embedding.iter().any(|value| !value.is_finite()) {
+            return None;
+        }
+        vectors[index] = Some(embedding);
+    }
+    vectors.into_iter().collect()
 }
 
 /// `error.code` and `error.message` of an error body; the beginning of the body when it has another shape.
