@@ -9,3 +9,4 @@ pub mod engine;
 pub mod environment;
 pub mod http;
 pub mod memories;
+pub mod recall;

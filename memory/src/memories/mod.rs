@@ -19,6 +19,7 @@ mod search;
 mod set;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 pub use add::{AddEvent, AddOptions, Added, Contradictions, Duplicates, NUM_ADDED_MAX};
 pub use cube_operations::CubeFacts;
@@ -32,6 +33,7 @@ pub use search::{
     Found, Methods, NUM_PAST_ITEMS_MAX, NUM_RESULTS_MAX, QUERY_BYTES_MAX, SearchAnswer, SearchFilter, SearchRequest,
 };
 pub use set::{CubeEntry, Memories, MemoriesParts, NUM_CUBES_MAX};
+pub use turns::{ToldTurn, TurnId, TurnsWritten};
 
 use crate::governance::{audit, grants};
 
