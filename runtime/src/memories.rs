@@ -101,16 +101,13 @@ pub enum ProvisionError {
 ///
 /// # Errors
 /// It does not exist and there is no tenant to make it for, or it cannot be opened.
-pub fn mounted_or_made(
-    memories: &Memories,
-    name: &CubeName,
-    owner: Option<&str>,
-) -> Result<Provision, ProvisionError> {
+pub fn mounted_or_made(memories: &Memories, name: &CubeName, owner: Option<&str>) -> Result<Provision, ProvisionError> {
     if memories.cube(name).is_ok() {
         return Ok(Provision::Found);
     }
     let failed = |source| ProvisionError::Memories { name: name.clone(), source };
-    let tenant = owner.and_then(|owner| owner.parse().ok()).ok_or_else(|| ProvisionError::NoOwner { name: name.clone() })?;
+    let tenant =
+        owner.and_then(|owner| owner.parse().ok()).ok_or_else(|| ProvisionError::NoOwner { name: name.clone() })?;
     let actor = Actor::of_tenant(Identity { tenant, role: Role::Admin });
     match memories.mount(&actor, name) {
         Ok(_mounted) => Ok(Provision::Found),

@@ -1,13 +1,14 @@
 """Chat with memory through the OpenAI client: the bundled model answers from a cube what it cannot know otherwise."""
 
 import json
+import subprocess
 import threading
 import time
 from datetime import datetime, timezone
 
 import httpx
 import pytest
-from server import run
+from server import BINARY, environment, run
 
 UNKNOWN = "I do not know that yet."
 # Statements, questions and answers in wordings that the bundled model was trained on.
@@ -86,6 +87,18 @@ def events_of(server, body):
         return stream.headers, [json.loads(line) for line in lines]
 
 
+def terminal(data_dir, lines, *arguments):
+    """`memos chat --cube demo` with these lines on stdin."""
+    return subprocess.run(
+        [str(BINARY), "chat", "--cube", "demo", *arguments],
+        input="\n".join(lines) + "\n",
+        env=environment(data_dir),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
 def test_stored_facts_are_answered_and_without_memory_they_are_not(demo):
     fill(demo)
     for statement, question in FACTS:
@@ -118,6 +131,42 @@ def test_after_an_erasure_it_is_not_known_any_more(demo):
     assert demo.ask(question, as_of=now()) == UNKNOWN
     assert statement not in [memory["text"] for memory in demo.raw(question).memory["recalled"]]
     assert demo.ask(FACTS[1][1]) == FACTS[1][0]
+
+
+def test_what_the_terminal_erased_the_server_does_not_know(start, tmp_path):
+    server = start("--memory-cube", "demo", data_dir=tmp_path)
+    fill(Chat(server, cube="demo"))
+    server.stop()
+    erased = terminal(tmp_path, ["/forget teal", "yes"])
+    assert "Erased." in erased.stderr, erased.stderr
+    chat = Chat(start("--memory-cube", "demo", data_dir=tmp_path), cube="demo")
+    assert chat.ask(FACTS[0][1]) == UNKNOWN
+    assert chat.ask(FACTS[0][1], as_of=now()) == UNKNOWN
+    assert chat.ask(FACTS[1][1]) == FACTS[1][0]
+    held = [path for path in tmp_path.rglob("*") if path.is_file() and b"teal" in path.read_bytes()]
+    assert held == []
+
+
+def test_a_turn_that_cannot_be_written_is_reported_and_written_later(start, tmp_path):
+    small = start("--memory-cube", "demo", "--memory-items-max", "1", data_dir=tmp_path)
+    chat = Chat(small, cube="demo")
+    assert chat.tell(FACTS[0][0])["status"] == "written"
+    body = {
+        "messages": [{"role": "user", "content": FACTS[1][0]}],
+        "temperature": 0,
+        "memory": {"cube": "demo", "write": True},
+    }
+    _, events = events_of(small, body)
+    write = events[-1]["memory"]["write"]
+    assert (write["status"], write["error"]["code"]) == ("queued", "memory_quota_exceeded"), write
+    assert chat.ask(FACTS[1][1]) == UNKNOWN
+    small.process.kill()
+    small.process.wait()
+    chat = Chat(start("--memory-cube", "demo", data_dir=tmp_path), cube="demo")
+    deadline = time.monotonic() + 30
+    while chat.ask(FACTS[1][1]) != FACTS[1][0]:
+        assert time.monotonic() < deadline, "the outbox was not emptied"
+        time.sleep(0.2)
 
 
 def test_what_if_changes_the_answer_and_nothing_else(demo):
@@ -380,50 +429,24 @@ def test_a_template_of_the_operators_is_used(start, tmp_path):
 
 
 def test_chat_in_the_terminal_remembers_recalls_explains_and_forgets(tmp_path):
-    def chat(*lines):
-        import subprocess
-
-        from server import BINARY, environment
-
-        return subprocess.run(
-            [str(BINARY), "chat", "--cube", "demo"],
-            input="\n".join(lines) + "\n",
-            env=environment(tmp_path),
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-
     statement, question = FACTS[0]
-    assert chat(statement).stdout == "Noted.\n"
-    asked = chat(question, "/why", "/memories")
+    assert terminal(tmp_path, [statement]).stdout == "Noted.\n"
+    asked = terminal(tmp_path, [question, "/why", "/memories"])
     assert asked.stdout == statement + "\n", asked.stderr
     assert "lexical rank 1" in asked.stderr and asked.stderr.count(statement) == 2
-    kept = chat("/forget teal", "no", question)
+    kept = terminal(tmp_path, ["/forget teal", "no", question])
     assert "Nothing was erased." in kept.stderr
     assert kept.stdout.endswith(statement + "\n")
-    forgotten = chat("/forget teal", "yes", question)
+    forgotten = terminal(tmp_path, ["/forget teal", "yes", question])
     assert "Erased." in forgotten.stderr
     assert forgotten.stdout == UNKNOWN + "\n"
 
 
-def test_chat_in_the_terminal_uses_the_cube_of_a_server(demo):
-    import subprocess
-
-    from server import BINARY, environment
-
-    def chat(*lines):
-        return subprocess.run(
-            [str(BINARY), "chat", "--cube", "demo", "--base-url", demo.server.url, "--temperature", "0"],
-            input="\n".join(lines) + "\n",
-            env=environment(demo.server.data_dir / "unused"),
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-
+def test_chat_in_the_terminal_uses_the_cube_of_a_server(demo, tmp_path):
     statement, question = FACTS[0]
-    assert chat(statement).stdout == "Noted.\n"
-    asked = chat(question, "/why")
+    remote = ["--base-url", demo.server.url, "--temperature", "0"]
+    assert terminal(tmp_path, [statement], *remote).stdout == "Noted.\n"
+    asked = terminal(tmp_path, [question, "/why"], *remote)
     assert asked.stdout == statement + "\n", asked.stderr
     assert "lexical rank 1" in asked.stderr
+    assert list(tmp_path.iterdir()) == [], "nothing is kept here"

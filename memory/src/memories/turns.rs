@@ -140,7 +140,8 @@ impl MountedCube {
         match self.add_turn(task) {
             Ok(added) => Ok(added),
             Err(error) => {
-                self.note_failure(id, num_attempts, &error)?;
+                // The attempt was counted when it was taken: where its failure cannot be noted, it is made again all the same.
+                let _ = self.note_failure(id, num_attempts, &error);
                 Err(error)
             }
         }
@@ -148,7 +149,9 @@ impl MountedCube {
 
     fn add_turn(&self, task: Task) -> Result<Option<Vec<Added>>, MemoriesError> {
         let payload: Payload = serde_json::from_value(task.payload).map_err(|error| {
-            MemoriesError::Store(StoreError::Damaged { reason: format!("the turn in task {} is not one: {error}", task.id) })
+            MemoriesError::Store(StoreError::Damaged {
+                reason: format!("the turn in task {} is not one: {error}", task.id),
+            })
         })?;
         let actor = payload.actor()?;
         let options = AddOptions {

@@ -335,11 +335,7 @@ impl Session {
 }
 
 /// Begins an answer; drops the oldest turns while the conversation is too long.
-async fn begin(
-    backend: &Backend,
-    conversation: &mut Conversation,
-    recalled: &[String],
-) -> Result<Answer, AnswerError> {
+async fn begin(backend: &Backend, conversation: &mut Conversation, recalled: &[String]) -> Result<Answer, AnswerError> {
     let mut num_dropped = 0;
     loop {
         match backend.answer(conversation.messages(recalled)).await {

@@ -55,8 +55,8 @@ impl ChatMemory {
         conversation: &Conversation,
         room_tokens: usize,
     ) -> Result<Option<Self>, ApiError> {
-        let Some(plan) = Plan::of(app, options)? else { return Ok(None) };
         let actor = actor_of(caller, options)?;
+        let Some(plan) = Plan::of(app, options)? else { return Ok(None) };
         let cubes = match plan.cubes(app, &actor) {
             Ok(cubes) => cubes,
             // The operator's cube is not offered to every tenant, and nobody asked for it.
@@ -263,12 +263,10 @@ struct TurnWriter {
 impl TurnWriter {
     /// Tells the turn: kept durably, then written; what fails from then on is tried again by housekeeping.
     fn write(self) -> Value {
-        let metrics = &self.app.metrics.memory;
+        let app = Arc::clone(&self.app);
         let name = self.cube.manifest().name.clone();
-        let outcome = match self.try_write() {
-            Ok(outcome) => outcome,
-            Err(error) => failed("failed", &memory_error(error)),
-        };
+        let mut outcome = self.try_write().unwrap_or_else(|error| failed("failed", &memory_error(error)));
+        let metrics = &app.metrics.memory;
         let counter = match outcome["status"].as_str() {
             Some("written") => &metrics.written,
             Some("nothing") => &metrics.nothing,
@@ -276,7 +274,6 @@ impl TurnWriter {
             _ => &metrics.failed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        let mut outcome = outcome;
         outcome["cube"] = json!(name);
         outcome
     }
@@ -288,7 +285,9 @@ impl TurnWriter {
         }
         let id = self.cube.enqueue_turn(&self.actor, turn)?;
         match self.cube.write_turn(id) {
-            Ok(added) => Ok(json!({"status": "written", "items": added.iter().flatten().map(added_json).collect::<Vec<_>>()})),
+            Ok(added) => {
+                Ok(json!({"status": "written", "items": added.iter().flatten().map(added_json).collect::<Vec<_>>()}))
+            }
             Err(error) if error.is_lasting() => Err(error),
             Err(error) => Ok(failed("queued", &memory_error(error))),
         }

@@ -55,12 +55,9 @@ impl MemoryMetrics {
         let help = "Memories that went into prompts.";
         page.counter("memos_recalled_memories_total", help, self.recalled.load(Ordering::Relaxed))?;
         page.head("memos_memory_turns_total", "counter", "Turns that were to be remembered, by outcome.")?;
-        for (outcome, count) in [
-            ("written", &self.written),
-            ("nothing", &self.nothing),
-            ("queued", &self.queued),
-            ("failed", &self.failed),
-        ] {
+        for (outcome, count) in
+            [("written", &self.written), ("nothing", &self.nothing), ("queued", &self.queued), ("failed", &self.failed)]
+        {
             let count = count.load(Ordering::Relaxed);
             writeln!(page.text, "memos_memory_turns_total{{outcome=\"{outcome}\"}} {count}")?;
         }

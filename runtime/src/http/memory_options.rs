@@ -271,7 +271,10 @@ mod tests {
     fn an_empty_object_recalls_and_writes_nothing() {
         assert_eq!(read(Value::Null).expect("absent"), None);
         let options = read(json!({})).expect("valid").expect("there");
-        assert_eq!((options.mode, options.write, options.trace), (RecallMode::Recall, WriteMode::Off, TraceReport::Omitted));
+        assert_eq!(
+            (options.mode, options.write, options.trace),
+            (RecallMode::Recall, WriteMode::Off, TraceReport::Omitted)
+        );
         assert!(options.cubes.is_empty());
     }
 

@@ -55,7 +55,10 @@ impl Conversation {
     /// Who said what, without what belongs to tools and templates.
     pub fn turns(&self) -> Vec<ingest::Turn> {
         let text = |message: &Value| message["content"].as_str().unwrap_or_default().to_owned();
-        self.messages.iter().map(|(role, message)| ingest::Turn { role: role.in_memory(), text: text(message) }).collect()
+        self.messages
+            .iter()
+            .map(|(role, message)| ingest::Turn { role: role.in_memory(), text: text(message) })
+            .collect()
     }
 
     /// The conversation with memories in its system turn: behind the instructions, after a blank line. Where it does not

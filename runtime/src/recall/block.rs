@@ -17,7 +17,9 @@ const DATE_LEN: usize = "2026-03-01".len();
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum TemplateError {
     /// It does not say where the memories go, or says it twice.
-    #[error("a memory template has one line with {MEMORY} in it, which is repeated for each memory; this one has {num_lines}")]
+    #[error(
+        "a memory template has one line with {MEMORY} in it, which is repeated for each memory; this one has {num_lines}"
+    )]
     NumMemoryLines {
         /// Lines with a place for a memory.
         num_lines: usize,

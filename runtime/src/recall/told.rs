@@ -47,9 +47,8 @@ pub fn told_turn(told: Told, recall: &Recall) -> Result<ToldTurn, IngestError> {
     let Some(last) = told.turns.iter().rposition(|turn| turn.role == Role::User) else {
         return Ok(ToldTurn { items: Vec::new(), recalled: ids });
     };
-    let is_context = |turn: &&Turn| {
-        matches!(turn.role, Role::User | Role::Assistant) && turn.text.len() <= CONTEXT_BYTES_MAX
-    };
+    let is_context =
+        |turn: &&Turn| matches!(turn.role, Role::User | Role::Assistant) && turn.text.len() <= CONTEXT_BYTES_MAX;
     let mut turns: Vec<Turn> =
         told.turns[..last].iter().rev().filter(is_context).take(NUM_CONTEXT_TURNS).cloned().collect();
     turns.reverse();
@@ -81,5 +80,7 @@ pub fn told_turn(told: Told, recall: &Recall) -> Result<ToldTurn, IngestError> {
 
 /// A message without the control characters that no memory may hold.
 fn readable(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() && !matches!(letter, '\n' | '\t') { ' ' } else { letter }).collect()
+    text.chars()
+        .map(|letter| if letter.is_control() && !matches!(letter, '\n' | '\t') { ' ' } else { letter })
+        .collect()
 }

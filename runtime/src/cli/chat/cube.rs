@@ -59,7 +59,11 @@ impl LocalCube {
     ///
     /// # Errors
     /// The data directory is in use or cannot be opened, or the cube is damaged.
-    pub fn open(name: &CubeName, data_dir: Option<PathBuf>, tokenizer: Arc<Tokenizer>) -> anyhow::Result<(Self, Provision)> {
+    pub fn open(
+        name: &CubeName,
+        data_dir: Option<PathBuf>,
+        tokenizer: Arc<Tokenizer>,
+    ) -> anyhow::Result<(Self, Provision)> {
         let path = data_dir.context("no data directory: give --data-dir, or set MEMOS_DATA_DIR or HOME")?;
         let data_dir = DataDir::open(&path)
             .context("cannot open the memories (where a server runs on them, talk to it with --base-url)")?;
@@ -98,7 +102,8 @@ impl LocalCube {
 
     fn tell(&self, turns: Vec<Turn>) -> anyhow::Result<usize> {
         let said_at = Clock::system().now();
-        let told = Told { turns, scope: memory::item::Scope::default(), conversation: CONVERSATION.to_owned(), said_at };
+        let told =
+            Told { turns, scope: memory::item::Scope::default(), conversation: CONVERSATION.to_owned(), said_at };
         let turn = told_turn(told, &self.recall)?;
         if turn.items.is_empty() {
             return Ok(0);
