@@ -172,7 +172,7 @@ pub struct Item {
 }
 
 /// A memory to be written.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NewItem {
     /// What sort of knowledge.
     pub kind: ItemKind,

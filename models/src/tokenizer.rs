@@ -123,6 +123,29 @@ impl Tokenizer {
         self.vocabulary.tokenizer.token_to_id(token)
     }
 
+    /// The tokens that structure a prompt, with their text: whoever writes that text into a prompt writes the token. These
+    /// are the special tokens and what was added to the vocabulary beside them, such as the marks of a tool call; added
+    /// words and runs of spaces are text like any other.
+    pub fn structural_tokens(&self) -> Vec<(u32, String)> {
+        let is_mark = |text: &str| {
+            text.chars().count() > 1 && text.chars().any(|letter| !letter.is_alphanumeric() && !letter.is_whitespace())
+        };
+        // What stands for unknown letters is no mark, unless the model has but one special token.
+        let SpecialNames { bos, eos, unk, pad } = &*self.special;
+        let is_unknown = |text: &str| {
+            unk.as_deref() == Some(text) && [bos, eos, pad].iter().all(|name| name.as_deref() != Some(text))
+        };
+        let added = self.vocabulary.tokenizer.get_added_vocabulary().get_added_tokens_decoder();
+        let mut tokens: Vec<(u32, String)> = added
+            .iter()
+            .filter(|(_id, token)| !token.content.is_empty() && !is_unknown(&token.content))
+            .filter(|(_id, token)| token.special || is_mark(&token.content))
+            .map(|(id, token)| (*id, token.content.clone()))
+            .collect();
+        tokens.sort();
+        tokens
+    }
+
     /// One more than the largest id.
     pub fn vocab_size(&self) -> usize {
         self.vocabulary.size

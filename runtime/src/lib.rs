@@ -10,3 +10,4 @@ pub mod engine;
 pub mod environment;
 pub mod http;
 pub mod memories;
+pub mod recall;

@@ -11,8 +11,8 @@ use memory::cube::CubeName;
 use memory::governance::quota::{Quota, QuotaBook};
 use memory::governance::redaction::{RedactionConfig, Redactor, SensitiveKind};
 use memory::governance::retention::RetentionRules;
-use memory::governance::{AuditKey, GovernanceError, PolicyEngine};
-use memory::memories::{Embedder, Memories, MemoriesParts, MountedCube, NUM_EMBEDDED_PER_ROUND};
+use memory::governance::{Actor, AuditKey, GovernanceError, Identity, PolicyEngine, Role};
+use memory::memories::{Embedder, Memories, MemoriesError, MemoriesParts, MountedCube, NUM_EMBEDDED_PER_ROUND};
 
 use crate::data_dir::DataDir;
 
@@ -73,6 +73,56 @@ pub fn open(data_dir: &DataDir, options: MemoryOptions) -> Result<Memories, Gove
     }))
 }
 
+/// Whether a cube was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provision {
+    /// It was.
+    Found,
+    /// It was made.
+    Made,
+}
+
+/// Why a cube that is to be used by default is not.
+#[derive(Debug, thiserror::Error)]
+pub enum ProvisionError {
+    /// It is not there, and nobody in particular is to own it.
+    #[error("there is no cube {name}: make it for the tenant that is to own it, or name another")]
+    NoOwner {
+        /// Its name.
+        name: CubeName,
+    },
+    /// It cannot be mounted or made.
+    #[error("the cube {name} cannot be used: {source}")]
+    Memories {
+        /// Its name.
+        name: CubeName,
+        /// Why.
+        source: MemoriesError,
+    },
+}
+
+/// Makes sure that a cube is mounted, and makes it for this tenant if it does not exist.
+///
+/// # Errors
+/// It does not exist and there is no tenant to make it for, or it cannot be opened.
+pub fn mounted_or_made(memories: &Memories, name: &CubeName, owner: Option<&str>) -> Result<Provision, ProvisionError> {
+    if memories.cube(name).is_ok() {
+        return Ok(Provision::Found);
+    }
+    let failed = |source| ProvisionError::Memories { name: name.clone(), source };
+    let tenant =
+        owner.and_then(|owner| owner.parse().ok()).ok_or_else(|| ProvisionError::NoOwner { name: name.clone() })?;
+    let actor = Actor::of_tenant(Identity { tenant, role: Role::Admin });
+    match memories.mount(&actor, name) {
+        Ok(_mounted) => Ok(Provision::Found),
+        Err(MemoriesError::NotFound { .. }) => {
+            memories.create(&actor, name.clone()).map_err(failed)?;
+            Ok(Provision::Made)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
 /// The thread that keeps all mounted cubes in order, until it is stopped.
 pub struct Housekeeper {
     stop: Sender<()>,
@@ -128,6 +178,10 @@ impl Rounds {
                 Ok(done) => {
                     self.failed.remove(name);
                     self.tell_progress(&cube, done.num_embedded);
+                    if done.turns.num_failed > 0 {
+                        let num_turns = done.turns.num_failed;
+                        tracing::warn!(cube = %name, num_turns, "turns of conversations could not be written; they are tried again");
+                    }
                     if done.num_embedded >= NUM_EMBEDDED_PER_ROUND {
                         // There is more to embed, and whoever searches waits for it.
                         wait = Duration::ZERO;

@@ -87,16 +87,17 @@ impl MountedCube {
         items: Vec<NewItem>,
         options: AddOptions<'_>,
     ) -> Result<Vec<Added>, MemoriesError> {
-        self.add_as("item.add", actor, items, options)
+        self.add_and("item.add", actor, items, options, |_tx| Ok(()))
     }
 
-    /// The same under another name in the audit log.
-    pub(super) fn add_as(
+    /// The same under another name in the audit log, with something else done before it in the same transaction.
+    pub(super) fn add_and(
         &self,
         action: &'static str,
         actor: &Actor,
         items: Vec<NewItem>,
         options: AddOptions<'_>,
+        first: impl FnOnce(&WriteTransaction<'_>) -> Result<(), MemoriesError>,
     ) -> Result<Vec<Added>, MemoriesError> {
         if items.len() > NUM_ADDED_MAX {
             return Err(MemoriesError::TooMany { what: "memories", found: items.len(), limit: NUM_ADDED_MAX });
@@ -111,6 +112,7 @@ impl MountedCube {
         let added = self.change(actor, |tx| {
             // Grants may have changed since the policy was asked first.
             check_scopes(&self.permit_in(tx, actor, Action::WriteItems)?, &items)?;
+            first(tx)?;
             let mut adding = Adding { cube: self, tx, by, options, allowed: &allowed, here: HashMap::new() };
             let mut added = Vec::with_capacity(items.len());
             for (index, new) in items.into_iter().enumerate() {
@@ -126,7 +128,7 @@ impl MountedCube {
     }
 
     /// Black out what must not be stored.
-    fn redacted(&self, mut items: Vec<NewItem>) -> Vec<NewItem> {
+    pub(super) fn redacted(&self, mut items: Vec<NewItem>) -> Vec<NewItem> {
         if let Some(redactor) = &self.shared().redactor {
             for item in &mut items {
                 item.text = redactor.redact(&item.text).0;
@@ -159,7 +161,7 @@ impl MountedCube {
     }
 }
 
-fn check_scopes(allowed: &Allowed, items: &[NewItem]) -> Result<(), MemoriesError> {
+pub(super) fn check_scopes(allowed: &Allowed, items: &[NewItem]) -> Result<(), MemoriesError> {
     if items.iter().all(|item| allowed.access().allows_new(&item.scope)) {
         return Ok(());
     }

@@ -100,7 +100,7 @@ impl MountedCube {
         while !items.is_empty() {
             let rest = items.split_off(items.len().min(NUM_PER_BATCH));
             let batch = std::mem::replace(&mut items, rest);
-            let added = self.add_as("item.import", actor, batch, adding).map_err(|error| match report.num_added {
+            let added = self.add_and("item.import", actor, batch, adding, |_tx| Ok(())).map_err(|error| match report.num_added {
                 0 => error,
                 num_added => MemoriesError::ImportStopped { num_added, source: Box::new(error) },
             })?;

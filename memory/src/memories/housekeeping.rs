@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use serde_json::json;
 
 use super::mounted::{Entry, MountedCube};
-use super::{MemoriesError, Purpose};
+use super::{MemoriesError, Purpose, TurnsWritten};
 use crate::ItemId;
 use crate::governance::quota::{Reservation, Storage};
 use crate::governance::retention::RetentionAction;
@@ -38,6 +38,8 @@ pub struct Housekept {
     pub num_erased: usize,
     /// Memories that got a vector.
     pub num_embedded: usize,
+    /// Turns of conversations whose first attempt had failed and that were tried again.
+    pub turns: TurnsWritten,
 }
 
 impl MountedCube {
@@ -54,6 +56,7 @@ impl MountedCube {
     /// The store, the audit log or the embedder failed. What was done before stays done.
     pub fn housekeep(&self) -> Result<Housekept, MemoriesError> {
         let mut done = Housekept { num_activated: self.count_recalls()?, ..Housekept::default() };
+        done.turns = self.write_due_turns()?;
         (done.num_archived, done.num_erased) = self.retain()?;
         self.seal()?;
         // Last: an embedder that is out of reach keeps nothing else from being done.

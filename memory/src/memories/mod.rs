@@ -23,6 +23,7 @@ mod set;
 mod carry_tests;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 pub use add::{AddEvent, AddOptions, Added, Contradictions, Duplicates, NUM_ADDED_MAX};
 pub use carry::{CarriedGrants, UnpackedCube, Unpacking};
@@ -38,6 +39,7 @@ pub use search::{
     Found, Methods, NUM_PAST_ITEMS_MAX, NUM_RESULTS_MAX, QUERY_BYTES_MAX, SearchAnswer, SearchFilter, SearchRequest,
 };
 pub use set::{CubeEntry, Memories, MemoriesParts, NUM_CUBES_MAX};
+pub use turns::{ToldTurn, TurnId, TurnsWritten};
 
 use crate::governance::{audit, grants};
 

@@ -53,6 +53,29 @@ impl WriteTransaction<'_> {
     /// # Errors
     /// When the outbox is full or the payload too large.
     pub fn enqueue(&self, kind: &str, payload: &serde_json::Value) -> Result<i64, StoreError> {
+        self.insert_task(kind, payload, 0, self.now())
+    }
+
+    /// Asks for work that the caller begins itself, which is the first attempt: until `retry_at` nobody else gets it.
+    ///
+    /// # Errors
+    /// When the outbox is full or the payload too large.
+    pub fn enqueue_taken(
+        &self,
+        kind: &str,
+        payload: &serde_json::Value,
+        retry_at: Timestamp,
+    ) -> Result<i64, StoreError> {
+        self.insert_task(kind, payload, 1, retry_at)
+    }
+
+    fn insert_task(
+        &self,
+        kind: &str,
+        payload: &serde_json::Value,
+        num_attempts: u32,
+        next_attempt_at: Timestamp,
+    ) -> Result<i64, StoreError> {
         self.whole(|| {
             let kind = checked_line("kind", kind, LABEL_BYTES_MAX)?;
             let payload = serde_json::to_string(payload).map_err(StoreError::step)?;
@@ -65,27 +88,33 @@ impl WriteTransaction<'_> {
             if num >= NUM_TASKS_MAX as i64 {
                 return Err(StoreError::OutboxFull { limit: NUM_TASKS_MAX });
             }
-            let now = self.now().unix_ms();
             let sql = "INSERT INTO outbox (kind, payload, num_attempts, next_attempt_at, created_at)
-                       VALUES (?, ?, 0, ?, ?)";
-            self.connection().prepare_cached(sql)?.execute(params![kind, payload, now, now])?;
+                       VALUES (?, ?, ?, ?, ?)";
+            let values = params![kind, payload, num_attempts, next_attempt_at.unix_ms(), self.now().unix_ms()];
+            self.connection().prepare_cached(sql)?.execute(values)?;
             Ok(self.connection().last_insert_rowid())
         })
     }
 
-    /// Takes the tasks that are due at `now`, the longest due first, and counts the attempt. Until `retry_at` nobody
+    /// Takes the tasks of a kind that are due at `now`, the longest due first, and counts the attempt. Until `retry_at` nobody
     /// else gets them; after it they are due again, so that what a crash interrupted is not lost.
     ///
     /// # Errors
     /// When the file fails or the limit is out of bounds.
-    pub fn take_tasks(&self, now: Timestamp, retry_at: Timestamp, limit: usize) -> Result<Vec<Task>, StoreError> {
+    pub fn take_tasks(
+        &self,
+        kind: &str,
+        now: Timestamp,
+        retry_at: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Task>, StoreError> {
         self.whole(|| {
             let sql = format!(
-                "SELECT {COLUMNS} FROM outbox WHERE next_attempt_at <= ? AND num_attempts < ?
+                "SELECT {COLUMNS} FROM outbox WHERE kind = ? AND next_attempt_at <= ? AND num_attempts < ?
                  ORDER BY next_attempt_at, task LIMIT ?"
             );
             let mut statement = self.connection().prepare_cached(&sql)?;
-            let mut rows = statement.query(params![now.unix_ms(), NUM_ATTEMPTS_MAX, checked_limit(limit)?])?;
+            let mut rows = statement.query(params![kind, now.unix_ms(), NUM_ATTEMPTS_MAX, checked_limit(limit)?])?;
             let mut tasks = Vec::new();
             while let Some(row) = rows.next()? {
                 tasks.push(task_from(row)?);
@@ -136,6 +165,13 @@ impl Reader<'_> {
         let mut statement = self.connection().prepare_cached(&sql)?;
         let mut rows = statement.query([id])?;
         rows.next()?.map(task_from).transpose()
+    }
+
+    /// Whether a task of this kind could be taken at `now`.
+    pub fn has_due_task(&self, kind: &str, now: Timestamp) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM outbox WHERE kind = ? AND next_attempt_at <= ? AND num_attempts < ?)";
+        let mut statement = self.connection().prepare_cached(sql)?;
+        Ok(statement.query_row(params![kind, now.unix_ms(), NUM_ATTEMPTS_MAX], |row| row.get(0))?)
     }
 
     /// Tasks after the one with this id, in the order in which they were asked for, those given up included.

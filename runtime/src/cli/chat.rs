@@ -2,21 +2,29 @@
 
 mod backend;
 mod conversation;
+mod cube;
 mod input;
 
 use std::io::{IsTerminal, Write};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
+use memory::cube::CubeName;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::engine_args::EngineArgs;
 use crate::environment::Environment;
+use crate::memories::Provision;
 use backend::{Answer, AnswerError, Backend};
 use conversation::Conversation;
+use cube::{Cube, LocalCube, Remembered};
 use input::{HELP, Input, LineError, read_stdin};
+
+/// The line that confirms an erasure.
+const CONFIRMATION: &str = "yes";
 
 /// What `--help` says below the options.
 const DETAILS: &str = "\
@@ -43,6 +51,13 @@ pub struct ChatArgs {
     /// Something to remember, shown to the model in every turn; may be given several times
     #[arg(long, value_name = "TEXT")]
     pub memory: Vec<String>,
+    /// Recall from this cube and remember in it what is told; it is made if it is not there. With --base-url it is a cube of
+    /// the server
+    #[arg(long, value_name = "NAME")]
+    pub cube: Option<CubeName>,
+    /// Data directory of the cube; by default $MEMOS_DATA_DIR, else the user's data directory
+    #[arg(long, value_name = "FOLDER", requires = "cube", conflicts_with = "base_url")]
+    pub data_dir: Option<PathBuf>,
     /// Longest answer in tokens. Default: what the context has room for, at most 1024 in this process
     #[arg(long, value_name = "N")]
     pub max_tokens: Option<NonZeroUsize>,
@@ -67,16 +82,37 @@ pub struct ChatArgs {
 /// turn that cannot be answered.
 pub async fn run(args: ChatArgs, environment: &Environment) -> anyhow::Result<()> {
     let backend = Backend::start(&args, environment).await?;
+    let cube = open_cube(&args, &backend, environment)?;
     let mut session = Session {
         conversation: Conversation::new(args.system, &args.memory),
         backend,
+        cube,
+        doomed: None,
         user: if std::io::stdin().is_terminal() { User::Person } else { User::Program },
         // Only from here on: until the model is loaded, Ctrl-C ends the process as usual.
         interrupts: signal(SignalKind::interrupt())?,
     };
     let result = session.run(read_stdin()?).await;
     session.backend.shutdown().await;
+    if let Some(cube) = session.cube {
+        cube.close();
+    }
     result
+}
+
+/// The cube that `--cube` names: here, or at the endpoint.
+fn open_cube(args: &ChatArgs, backend: &Backend, environment: &Environment) -> anyhow::Result<Option<Cube>> {
+    let Some(name) = &args.cube else { return Ok(None) };
+    if let Some(client) = backend.client() {
+        return Ok(Some(Cube::Remote { client, name: name.clone(), report: serde_json::Value::Null }));
+    }
+    let Some(tokenizer) = backend.tokenizer() else { return Ok(None) };
+    let data_dir = args.data_dir.clone().or_else(|| environment.data_dir.clone());
+    let (local, provision) = LocalCube::open(name, data_dir, tokenizer)?;
+    if provision == Provision::Made {
+        notice(&format!("The cube {name} was made."));
+    }
+    Ok(Some(Cube::Local(Box::new(local))))
 }
 
 /// Who is at the other end of stdin.
@@ -86,6 +122,13 @@ enum User {
     Person,
     /// A pipe or a file.
     Program,
+}
+
+/// How an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Complete,
+    Interrupted,
 }
 
 /// Whether the chat goes on.
@@ -98,6 +141,9 @@ enum Flow {
 struct Session {
     conversation: Conversation,
     backend: Backend,
+    cube: Option<Cube>,
+    /// The memory that is erased if the next line says so.
+    doomed: Option<Remembered>,
     user: User,
     interrupts: Signal,
 }
@@ -152,6 +198,12 @@ impl Session {
     }
 
     async fn obey(&mut self, line: &str) -> anyhow::Result<Flow> {
+        if let Some(doomed) = self.doomed.take() {
+            if line.trim() == CONFIRMATION {
+                return self.erase(&doomed).await.map(|()| Flow::Continue);
+            }
+            notice("Nothing was erased.");
+        }
         match Input::parse(line) {
             Input::Nothing => {}
             Input::Say(text) => self.turn(text).await?,
@@ -163,6 +215,9 @@ impl Session {
             Input::ListMemories => {
                 self.conversation.memories().iter().for_each(|memory| notice(&format!("- {memory}")))
             }
+            Input::ListCube => self.list_cube().await?,
+            Input::Forget(wanted) => self.forget(wanted).await?,
+            Input::Why => self.why()?,
             Input::System(text) => self.conversation.set_system(text),
             Input::Reset => self.conversation.reset(),
             Input::Help => notice(HELP),
@@ -173,20 +228,82 @@ impl Session {
         Ok(Flow::Continue)
     }
 
-    /// One question and its answer.
+    fn cube(&self) -> anyhow::Result<&Cube> {
+        self.cube.as_ref().context("this chat has no cube; start it with --cube NAME")
+    }
+
+    async fn list_cube(&self) -> anyhow::Result<()> {
+        let memories = self.cube()?.list().await?;
+        if memories.is_empty() {
+            notice("The cube is empty.");
+        }
+        memories.iter().for_each(|memory| notice(&harmless(&format!("- {}  {}", memory.id, memory.text))));
+        Ok(())
+    }
+
+    async fn forget(&mut self, wanted: &str) -> anyhow::Result<()> {
+        let mut matching = self.cube()?.matching(wanted).await?;
+        match matching.len() {
+            0 => notice("No memory says that."),
+            1 => {
+                self.doomed = matching.pop();
+                if let Some(doomed) = &self.doomed {
+                    let text = harmless(&doomed.text);
+                    notice(&format!("Erase this for good, with everything made from it? {text}\nType {CONFIRMATION}."));
+                }
+            }
+            num => {
+                notice(&format!("{num} memories say that; name one by its id:"));
+                matching.iter().for_each(|memory| notice(&harmless(&format!("- {}  {}", memory.id, memory.text))));
+            }
+        }
+        Ok(())
+    }
+
+    async fn erase(&self, doomed: &Remembered) -> anyhow::Result<()> {
+        self.cube()?.erase(&doomed.id).await?;
+        notice("Erased.");
+        Ok(())
+    }
+
+    fn why(&self) -> anyhow::Result<()> {
+        let reasons = self.cube()?.why();
+        if reasons.is_empty() {
+            notice("The last answer was given no memory.");
+        }
+        reasons.iter().for_each(|reason| notice(&harmless(reason)));
+        Ok(())
+    }
+
+    /// One question and its answer. What it told is remembered when the answer is complete.
     async fn turn(&mut self, text: &str) -> anyhow::Result<()> {
         self.conversation.ask(text);
+        let asked = self.conversation.said();
         let mut said = String::new();
         let result = self.answer(&mut said).await;
         // What was said before an error or Ctrl-C is part of the conversation: the user has read it.
         self.conversation.answer(said.trim());
         writeln!(std::io::stdout())?;
-        result
+        if result? == Ended::Complete
+            && let Some(cube) = &self.cube
+        {
+            match cube.tell(asked) {
+                Ok(0) => {}
+                Ok(num) if self.user == User::Person => notice(&format!("({num} remembered)")),
+                Ok(_num) => {}
+                Err(error) => notice(&format!("(not remembered: {error:#})")),
+            }
+        }
+        Ok(())
     }
 
-    async fn answer(&mut self, said: &mut String) -> anyhow::Result<()> {
+    async fn answer(&mut self, said: &mut String) -> anyhow::Result<Ended> {
+        let recalled = match &mut self.cube {
+            Some(cube) => cube.recall(&self.conversation.said())?,
+            None => Vec::new(),
+        };
         let mut answer = tokio::select! {
-            answer = begin(&self.backend, &mut self.conversation) => answer?,
+            answer = begin(&self.backend, &mut self.conversation, &recalled) => answer?,
             _ = self.interrupts.recv() => return self.interrupted(),
         };
         let to_terminal = std::io::stdout().is_terminal();
@@ -195,30 +312,33 @@ impl Session {
                 piece = answer.next() => piece?,
                 _ = self.interrupts.recv() => return self.interrupted(),
             };
-            let Some(piece) = piece else { return Ok(()) };
-            said.push_str(&piece);
+            let Some(piece) = piece else { return Ok(Ended::Complete) };
+            if let (Some(cube), Some(report)) = (&mut self.cube, piece.memory) {
+                cube.take_report(report);
+            }
+            said.push_str(&piece.text);
             let mut stdout = std::io::stdout();
             match to_terminal {
-                true => stdout.write_all(harmless(&piece).as_bytes())?,
-                false => stdout.write_all(piece.as_bytes())?,
+                true => stdout.write_all(harmless(&piece.text).as_bytes())?,
+                false => stdout.write_all(piece.text.as_bytes())?,
             }
             stdout.flush()?;
         }
     }
 
-    fn interrupted(&self) -> anyhow::Result<()> {
+    fn interrupted(&self) -> anyhow::Result<Ended> {
         match self.user {
-            User::Person => Ok(()),
+            User::Person => Ok(Ended::Interrupted),
             User::Program => bail!("interrupted"),
         }
     }
 }
 
 /// Begins an answer; drops the oldest turns while the conversation is too long.
-async fn begin(backend: &Backend, conversation: &mut Conversation) -> Result<Answer, AnswerError> {
+async fn begin(backend: &Backend, conversation: &mut Conversation, recalled: &[String]) -> Result<Answer, AnswerError> {
     let mut num_dropped = 0;
     loop {
-        match backend.answer(conversation.messages()).await {
+        match backend.answer(conversation.messages(recalled)).await {
             Err(AnswerError::ContextFull { reason }) => match conversation.drop_oldest_turn() {
                 Some(_turn) => num_dropped += 1,
                 None => return Err(AnswerError::ContextFull { reason }),

@@ -1,10 +1,12 @@
 //! Options about memory that `memos serve` takes.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
+use memory::cube::CubeName;
 use memory::governance::quota::Quota;
 use memory::governance::redaction::SensitiveKind;
 use memory::governance::retention::RetentionRules;
@@ -14,6 +16,19 @@ use super::engine_args::Bytes;
 use crate::embedder::EmbedderChoice;
 use crate::environment::Environment;
 use crate::memories::MemoryOptions;
+use crate::recall::{BUDGET_TOKENS_DEFAULT, MemoryDefaults, MemoryWriting};
+
+const BUDGET_TOKENS_DEFAULT_ARG: NonZeroUsize =
+    NonZeroUsize::new(BUDGET_TOKENS_DEFAULT).expect("the budget is not zero: this is a bug");
+
+/// Whether turns are remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum MemoryWriteArg {
+    /// They are.
+    On,
+    /// They are not.
+    Off,
+}
 
 /// How memories are kept.
 #[derive(Debug, Clone, Args)]
@@ -39,6 +54,19 @@ pub struct MemoryArgs {
     /// After a change all vectors are made anew in the background
     #[arg(long, default_value = "none", value_name = "FOLDER|ID|URL#MODEL")]
     embedder: EmbedderChoice,
+    /// Cube that chat requests recall from and write to when they do not say; it is made if it is not there
+    #[arg(long, value_name = "NAME")]
+    memory_cube: Option<CubeName>,
+    /// Whether chat requests that say nothing about memory are remembered in that cube
+    #[arg(long, value_enum, default_value = "on", requires = "memory_cube")]
+    memory_write: MemoryWriteArg,
+    /// Most tokens of the memories in one prompt
+    #[arg(long, value_name = "TOKENS", default_value_t = BUDGET_TOKENS_DEFAULT_ARG)]
+    memory_budget: NonZeroUsize,
+    /// File that says how memories stand in the prompt: lines of which one has {memory} in it (and {date}, if wanted) and is
+    /// repeated for each memory [default: "# Memories" and "- {memory}"]
+    #[arg(long, value_name = "FILE")]
+    memory_template: Option<PathBuf>,
 }
 
 impl MemoryArgs {
@@ -69,6 +97,29 @@ impl MemoryArgs {
             policy_text: self.policy.as_ref().map(read).transpose()?,
             retention,
             embedder: self.embedder.open(environment, &mut DownloadLine::default())?,
+        })
+    }
+
+    /// How chat requests use memory when they do not say.
+    ///
+    /// # Errors
+    /// The file of the template cannot be read, or is no template.
+    pub fn defaults(&self) -> anyhow::Result<MemoryDefaults> {
+        let template = match &self.memory_template {
+            None => crate::recall::MemoryTemplate::default(),
+            Some(path) => {
+                let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+                text.parse().with_context(|| format!("the template in {}", path.display()))?
+            }
+        };
+        Ok(MemoryDefaults {
+            cube: self.memory_cube.clone(),
+            writing: match self.memory_write {
+                MemoryWriteArg::On => MemoryWriting::On,
+                MemoryWriteArg::Off => MemoryWriting::Off,
+            },
+            budget_tokens: self.memory_budget.get(),
+            template,
         })
     }
 }

@@ -119,6 +119,13 @@ pub async fn run(mut args: ServeArgs, environment: &Environment) -> anyhow::Resu
     for (folder, error) in memories.mount_all()? {
         eprintln!("The cube {} is not mounted: {error}", folder.display());
     }
+    let memory_defaults = args.memory.defaults()?;
+    if let Some(cube) = &memory_defaults.cube
+        && memories::mounted_or_made(&memories, cube, args.only_tenant(&keys, environment))?
+            == memories::Provision::Made
+    {
+        eprintln!("The cube {cube} was made.");
+    }
     let housekeeper = memories::Housekeeper::start(Arc::clone(&memories));
     println!("Listening on http://{address}");
 
@@ -129,6 +136,7 @@ pub async fn run(mut args: ServeArgs, environment: &Environment) -> anyhow::Resu
         generation_config: text.generation_config,
         keys: Arc::new(keys),
         memories: Arc::clone(&memories),
+        memory_defaults,
         server_secret: data_dir.server_secret(),
         limits: args.limits(),
     });
@@ -149,6 +157,14 @@ impl ServeArgs {
                 Ok(keys.with_key(key, Identity { tenant, role: Role::Admin }))
             }
         }
+    }
+
+    /// The tenant that a cube can be made for without asking: that of a server without keys, or of its single key.
+    fn only_tenant(&self, keys: &KeyStore, environment: &Environment) -> Option<&'static str> {
+        if !keys.is_configured() {
+            return Some(http::LOCAL_TENANT);
+        }
+        (self.api_key.is_some() || environment.api_key.is_some()).then_some(SINGLE_KEY_TENANT)
     }
 
     fn limits(&self) -> HttpLimits {

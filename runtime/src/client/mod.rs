@@ -120,6 +120,18 @@ impl Client {
             .ok_or_else(|| ClientError::Unexpected { reason: "/embeddings did not answer one vector a text".to_owned() })
     }
 
+    /// Sends a request without a body and returns the JSON of the answer; the path comes behind the base URL.
+    ///
+    /// # Errors
+    /// No connection, an error status, or an answer that is not JSON.
+    pub async fn call(&self, method: Method, path: &str) -> Result<Value, ClientError> {
+        let (response, sender) = self.send(method, path, None).await?;
+        let body = read_whole(response, ANSWER_BYTES_MAX).await?;
+        self.shared.put_back(sender);
+        serde_json::from_slice(&body)
+            .map_err(|error| ClientError::Unexpected { reason: format!("{path} did not answer with JSON: {error}") })
+    }
+
     /// Sends a request whose body asks for `"stream": true` and returns the stream once the server has accepted it.
     ///
     /// # Errors

@@ -40,6 +40,8 @@ pub struct StreamChunk {
     pub finish_reason: Option<String>,
     /// Present when asked for with `stream_options.include_usage`.
     pub usage: Option<Usage>,
+    /// What the server says about memory, where it has any: first what it recalled, at the end what it wrote.
+    pub memory: Option<Value>,
 }
 
 /// A running answer. Dropping it closes the connection, which cancels the request on the server.
@@ -135,7 +137,11 @@ fn parse_chunk(event: &str) -> Result<StreamChunk, ClientError> {
         let message = error.get("message").and_then(Value::as_str).map_or_else(|| error.to_string(), str::to_owned);
         return Err(ClientError::InStream { message });
     }
-    let mut chunk = StreamChunk { usage: json.get("usage").and_then(parse_usage), ..StreamChunk::default() };
+    let mut chunk = StreamChunk {
+        usage: json.get("usage").and_then(parse_usage),
+        memory: json.get("memory").filter(|memory| memory.is_object()).cloned(),
+        ..StreamChunk::default()
+    };
     let choice = json.get("choices").and_then(|choices| choices.get(0));
     let Some(choice) = choice else { return Ok(chunk) };
     chunk.finish_reason = choice.get("finish_reason").and_then(Value::as_str).map(str::to_owned);

@@ -14,6 +14,7 @@ use models::TokenLogprob;
 use serde_json::{Map, Value, json};
 
 use super::assembler::TextDelta;
+use super::chat_memory::{MemoryReport, Writing};
 use super::choice::ChoiceEvent;
 use super::choices::Choices;
 use super::error::ApiError;
@@ -99,16 +100,21 @@ pub fn reason_text(reason: FinishReason) -> &'static str {
 pub async fn answer(
     choices: Choices,
     format: impl AnswerFormat,
+    memory: Option<MemoryReport>,
     delivery: Delivery,
     keep_alive: Duration,
 ) -> Result<Response, ApiError> {
     match delivery {
-        Delivery::Whole => whole(choices, &format).await,
-        Delivery::Stream { usage } => Ok(stream(choices, format, usage, keep_alive)),
+        Delivery::Whole => whole(choices, &format, memory).await,
+        Delivery::Stream { usage } => Ok(stream(choices, format, memory, usage, keep_alive)),
     }
 }
 
-async fn whole(mut choices: Choices, format: &impl AnswerFormat) -> Result<Response, ApiError> {
+async fn whole(
+    mut choices: Choices,
+    format: &impl AnswerFormat,
+    memory: Option<MemoryReport>,
+) -> Result<Response, ApiError> {
     let mut gathered: Vec<WholeChoice> = (0..choices.num_choices()).map(|_| WholeChoice::default()).collect();
     while let Some((index, event)) = choices.next().await {
         let choice = &mut gathered[index];
@@ -126,12 +132,36 @@ async fn whole(mut choices: Choices, format: &impl AnswerFormat) -> Result<Respo
     let entries = gathered.iter().enumerate().map(|(index, choice)| format.whole(index, choice)).collect();
     let mut answer = format.envelope().wrap(format.whole_object(), entries);
     answer["usage"] = choices.usage().to_json();
+    if let Some(mut memory) = memory {
+        answer["memory"] = memory.recalled();
+        if let Some(writing) = memory.begin_writing() {
+            answer["memory"]["write"] = writing.outcome().await;
+        }
+    }
     Ok(Json(answer).into_response())
 }
 
 /// The body is pulled: the next token is looked at when the connection has taken the last event.
-fn stream(choices: Choices, format: impl AnswerFormat, usage: UsageReport, keep_alive: Duration) -> Response {
-    let events = EventSource { choices, format, usage, ready: VecDeque::new(), state: State::Running };
+fn stream(
+    choices: Choices,
+    format: impl AnswerFormat,
+    memory: Option<MemoryReport>,
+    usage: UsageReport,
+    keep_alive: Duration,
+) -> Response {
+    let num_open = choices.num_choices();
+    let recalled = memory.as_ref().map(MemoryReport::recalled);
+    let events = EventSource {
+        choices,
+        format,
+        usage,
+        memory,
+        recalled,
+        writing: None,
+        num_open,
+        ready: VecDeque::new(),
+        state: State::Running,
+    };
     let keep_alive = KeepAlive::new().interval(keep_alive).text("keep-alive");
     let mut response = Sse::new(events.into_stream()).keep_alive(keep_alive).into_response();
     // Proxies such as nginx gather a response unless they are told not to.
@@ -151,6 +181,13 @@ struct EventSource<F> {
     choices: Choices,
     format: F,
     usage: UsageReport,
+    memory: Option<MemoryReport>,
+    /// For the first event.
+    recalled: Option<Value>,
+    /// Begun with the end of the answer, told in an event of its own.
+    writing: Option<Writing>,
+    /// Choices that have not ended.
+    num_open: usize,
     ready: VecDeque<Event>,
     state: State,
 }
@@ -167,7 +204,7 @@ impl<F: AnswerFormat> EventSource<F> {
                 }
                 match source.choices.next().await {
                     Some((index, event)) => source.take(index, event),
-                    None => source.end(),
+                    None => source.end().await,
                 }
             }
         })
@@ -178,7 +215,14 @@ impl<F: AnswerFormat> EventSource<F> {
             ChoiceEvent::Started { prompt_logprobs, .. } => self.format.opening(index, &Opening { prompt_logprobs }),
             ChoiceEvent::Token { .. } => None,
             ChoiceEvent::Delta(delta) => Some(self.format.delta(index, &delta)),
-            ChoiceEvent::Finished(reason) => Some(self.format.end(index, reason)),
+            ChoiceEvent::Finished(reason) => {
+                self.num_open = self.num_open.saturating_sub(1);
+                if self.num_open == 0 {
+                    // Here and not after the last event: a client may leave as soon as it has the answer.
+                    self.writing = self.memory.as_mut().and_then(MemoryReport::begin_writing);
+                }
+                Some(self.format.end(index, reason))
+            }
             ChoiceEvent::Failed(error) => {
                 self.ready.push_back(data(&error.to_json()));
                 self.ready.push_back(done());
@@ -187,12 +231,22 @@ impl<F: AnswerFormat> EventSource<F> {
             }
         };
         if let Some(entry) = entry {
-            let event = event_json(&self.format, vec![entry], self.usage, None);
+            let mut event = event_json(&self.format, vec![entry], self.usage, None);
+            if let Some(recalled) = self.recalled.take() {
+                event["memory"] = recalled;
+            }
             self.ready.push_back(data(&event));
         }
     }
 
-    fn end(&mut self) {
+    async fn end(&mut self) {
+        if let Some(writing) = self.writing.take() {
+            // Clients that look at the first choice of every event find one.
+            let entry = self.format.delta(0, &TextDelta::default());
+            let mut event = event_json(&self.format, vec![entry], self.usage, None);
+            event["memory"] = json!({"write": writing.outcome().await});
+            self.ready.push_back(data(&event));
+        }
         if self.usage == UsageReport::Included {
             let usage = self.choices.usage();
             let event = event_json(&self.format, Vec::new(), self.usage, Some(&usage));

@@ -16,7 +16,7 @@ use super::state::Shared;
 use crate::engine::Tenant;
 
 /// Tenant of a server without keys.
-const LOCAL_TENANT: &str = "local";
+pub const LOCAL_TENANT: &str = "local";
 
 /// What a route asks of its callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::error::ApiError;
 use super::fields::{Fields, describe, quoted, wrong_type};
+use super::memory_options::MemoryOptions;
 use super::messages::Conversation;
 use super::options::{GenerationOptions, IGNORED_FIELDS, NUM_LOGPROBS_MAX, refuse_structured_output, too_many};
 
@@ -61,6 +62,8 @@ pub struct ChatRequest {
     pub num_logprobs: Option<usize>,
     /// What happens when the conversation does not fit.
     pub truncation: Truncation,
+    /// What is recalled and remembered; `None`: as the server does.
+    pub memory: Option<MemoryOptions>,
 }
 
 impl ChatRequest {
@@ -82,6 +85,7 @@ impl ChatRequest {
             max_tokens: read_max_tokens(&mut body)?,
             num_logprobs: read_num_logprobs(&mut body)?,
             truncation: read_truncation(&mut body)?,
+            memory: MemoryOptions::read(&mut body)?,
         };
         refuse_unsupported(&mut body)?;
         body.finish(&[IGNORED_FIELDS, IGNORED_CHAT_FIELDS].concat())?;

@@ -14,6 +14,7 @@ use super::answer::{Envelope, answer};
 use super::auth::Caller;
 use super::body;
 use super::chat_format::{ChatFormat, LogprobReport};
+use super::chat_memory::ChatMemory;
 use super::completion_format::{CompletionFormat, EchoedPrompt};
 use super::completion_request::{CompletionRequest, Echo, PromptInput};
 use super::error::ApiError;
@@ -25,6 +26,9 @@ use crate::engine::PromptLogprobs;
 /// Tells how many messages were left out under `"truncation": "oldest_turns"`.
 const DROPPED_HEADER: HeaderName = HeaderName::from_static("x-memos-dropped-messages");
 
+/// Tells how many memories the prompt carries.
+const RECALLED_HEADER: HeaderName = HeaderName::from_static("x-memos-recalled");
+
 /// `POST /v1/chat/completions`
 pub async fn chat_completions(
     State(app): State<Arc<Shared>>,
@@ -34,7 +38,8 @@ pub async fn chat_completions(
 ) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
     let bytes = body::read(&head.headers, body, app.parts.limits.body).await?;
-    let prepared = on_body(&app, bytes, preparation::chat).await?;
+    let identity = caller.clone();
+    let prepared = on_body(&app, bytes, move |app, fields| preparation::chat(app, &identity, fields)).await?;
     let options = &prepared.request.options;
     let job = Job {
         prompts: vec![prepared.prompt],
@@ -48,7 +53,12 @@ pub async fn chat_completions(
         tokenizer: Arc::clone(&app.parts.tokenizer),
         logprobs: report(prepared.request.num_logprobs),
     };
-    let mut response = answer(choices, format, options.delivery, app.parts.limits.keep_alive).await?;
+    let num_recalled = prepared.memory.as_ref().map(ChatMemory::num_recalled);
+    let memory = prepared.memory.map(|memory| memory.submitted(&app, &format.envelope.id));
+    let mut response = answer(choices, format, memory, options.delivery, app.parts.limits.keep_alive).await?;
+    if let Some(num_recalled) = num_recalled {
+        response.headers_mut().insert(RECALLED_HEADER, HeaderValue::from(num_recalled));
+    }
     if prepared.num_dropped_messages > 0 {
         response.headers_mut().insert(DROPPED_HEADER, HeaderValue::from(prepared.num_dropped_messages));
     }
@@ -84,7 +94,7 @@ pub async fn completions(
         choices_per_prompt: options.num_choices,
         echoed,
     };
-    answer(choices, format, options.delivery, app.parts.limits.keep_alive).await
+    answer(choices, format, None, options.delivery, app.parts.limits.keep_alive).await
 }
 
 /// The prompts as the answer repeats them: a text as the client sent it, tokens decoded.

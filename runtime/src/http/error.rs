@@ -7,6 +7,7 @@ use memory::MemoryError;
 use memory::governance::{Permission, Role};
 use serde_json::{Value, json};
 
+use super::memory_error::MemoryFailure;
 use crate::engine::EngineError;
 
 /// Advice in `Retry-After` when the server is going down: time for a replacement to come up.
@@ -205,6 +206,9 @@ pub enum ApiError {
     /// The engine refused or failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// Memory failed or refused.
+    #[error(transparent)]
+    Memory(#[from] MemoryFailure),
     /// A task of the server died; the request can be repeated.
     #[error("an internal task failed: {task}")]
     Task {
@@ -234,6 +238,7 @@ impl ApiError {
             Self::Forbidden { .. } | Self::ForeignHost { .. } => StatusCode::FORBIDDEN,
             Self::Keys(_) | Self::Deadline { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Task { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Memory(failure) => failure.status,
             Self::Engine(error) => match error {
                 EngineError::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,
                 EngineError::ShuttingDown | EngineError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
@@ -287,6 +292,7 @@ impl ApiError {
             Self::QueueTooSmall { .. } => "too_many_sequences",
             Self::Deadline { .. } => "deadline_exceeded",
             Self::Task { .. } => "internal_error",
+            Self::Memory(failure) => failure.code,
             Self::Engine(EngineError::QueueFull { .. }) => "queue_full",
             Self::Engine(EngineError::ShuttingDown) => "shutting_down",
             Self::Engine(EngineError::Stopped) => "engine_stopped",

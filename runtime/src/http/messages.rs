@@ -1,5 +1,6 @@
 //! The messages of a chat request: checked, brought into the one form that templates understand, and grouped into turns.
 
+use memory::ingest;
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
@@ -49,6 +50,30 @@ impl Conversation {
     /// The messages as the template sees them.
     pub fn to_json(&self) -> Value {
         Value::Array(self.messages.iter().map(|(_role, message)| message.clone()).collect())
+    }
+
+    /// Who said what, without what belongs to tools and templates.
+    pub fn turns(&self) -> Vec<ingest::Turn> {
+        let text = |message: &Value| message["content"].as_str().unwrap_or_default().to_owned();
+        self.messages
+            .iter()
+            .map(|(role, message)| ingest::Turn { role: role.in_memory(), text: text(message) })
+            .collect()
+    }
+
+    /// The conversation with memories in its system turn: behind the instructions, after a blank line. Where it does not
+    /// begin with instructions, the memories are a system turn of their own.
+    pub fn with_memories(mut self, block: &str) -> Self {
+        match self.messages.first_mut() {
+            Some((Role::System, message)) => {
+                let instructions = message["content"].as_str().unwrap_or_default();
+                let content =
+                    if instructions.is_empty() { block.to_owned() } else { format!("{instructions}\n\n{block}") };
+                message["content"] = Value::String(content);
+            }
+            _ => self.messages.insert(0, (Role::System, json!({"role": "system", "content": block}))),
+        }
+        self
     }
 
     /// Number of messages.
@@ -121,6 +146,15 @@ fn read_message(path: String, message: Value) -> Result<(Role, Value), ApiError>
 }
 
 impl Role {
+    fn in_memory(self) -> ingest::Role {
+        match self {
+            Self::System => ingest::Role::System,
+            Self::User => ingest::Role::User,
+            Self::Assistant => ingest::Role::Assistant,
+            Self::Tool => ingest::Role::Tool,
+        }
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Self::System => "system",

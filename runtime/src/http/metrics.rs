@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::histogram::Histogram;
+use super::memory_metrics::MemoryMetrics;
 use crate::engine::{EngineStats, ModelInfo};
 
 const TTFT_BOUNDS_S: &[f64] =
@@ -29,6 +30,8 @@ pub struct Metrics {
     pub connections: AtomicU64,
     /// Connections that were turned away because too many were open.
     pub refused_connections: AtomicU64,
+    /// What was recalled and written.
+    pub memory: MemoryMetrics,
     time_to_first_token: Histogram,
     inter_token: Histogram,
     request: Histogram,
@@ -44,6 +47,7 @@ impl Default for Metrics {
             completion_tokens: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             refused_connections: AtomicU64::new(0),
+            memory: MemoryMetrics::default(),
             time_to_first_token: Histogram::new(TTFT_BOUNDS_S),
             inter_token: Histogram::new(INTER_TOKEN_BOUNDS_S),
             request: Histogram::new(REQUEST_BOUNDS_S),
@@ -108,6 +112,7 @@ impl Metrics {
             page.head(name, "histogram", help)?;
             histogram.write(name, &mut page.text)?;
         }
+        self.memory.write(page)?;
         page.gauge("memos_start_time_seconds", "When the server started, Unix time.", self.started_unix_s)
     }
 }
@@ -162,12 +167,12 @@ fn write_engine(page: &mut Page, info: &ModelInfo, engine: &EngineStats) -> fmt:
 
 /// The text of `/metrics` while it is written.
 #[derive(Default)]
-struct Page {
-    text: String,
+pub(super) struct Page {
+    pub(super) text: String,
 }
 
 impl Page {
-    fn head(&mut self, name: &str, kind: &str, help: &str) -> fmt::Result {
+    pub(super) fn head(&mut self, name: &str, kind: &str, help: &str) -> fmt::Result {
         writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}")
     }
 
@@ -176,7 +181,7 @@ impl Page {
         writeln!(self.text, "{name} {value}")
     }
 
-    fn counter(&mut self, name: &str, help: &str, value: impl Display) -> fmt::Result {
+    pub(super) fn counter(&mut self, name: &str, help: &str, value: impl Display) -> fmt::Result {
         self.head(name, "counter", help)?;
         writeln!(self.text, "{name} {value}")
     }

@@ -2,7 +2,7 @@
 //!
 //! A request passes the files in this order: `listener` (connections) → `routes` → `access_log` → `auth` →
 //! `completions` (handlers) → `body` → `preparation` (`chat_request`, `completion_request`, `options`, `messages`,
-//! over `fields`; template and tokenizer) → `submission` (engine) → `choice` (`assembler`, `stop_strings`) →
+//! over `fields`; `chat_memory` with `memory_options`; template and tokenizer) → `submission` (engine) → `choice` (`assembler`, `stop_strings`) →
 //! `choices` → `answer` (`chat_format`, `completion_format`, `logprobs`, `usage`).
 
 mod access_log;
@@ -11,6 +11,7 @@ mod assembler;
 mod auth;
 mod body;
 mod chat_format;
+mod chat_memory;
 mod chat_request;
 mod choice;
 mod choices;
@@ -26,6 +27,9 @@ mod listen_policy;
 mod listener;
 mod log;
 mod logprobs;
+mod memory_error;
+mod memory_metrics;
+mod memory_options;
 mod messages;
 mod metrics;
 mod openapi;
@@ -40,6 +44,7 @@ mod timed_stream;
 mod tokens;
 mod usage;
 
+pub use auth::LOCAL_TENANT;
 pub use body::BodyLimits;
 pub use listen_policy::{KeyPolicy, NotLoopback, listen_policy};
 pub use listener::{ServeError, serve};

@@ -172,7 +172,7 @@ mod tests {
         ["audio", "functions", "function_call", "web_search_options", "reasoning_effort", "verbosity", "modalities"];
 
     /// The fields of OpenAI's and vLLM's APIs and of our own.
-    const FIELDS: [&str; 57] = [
+    const FIELDS: [&str; 58] = [
         "model",
         "messages",
         "prompt",
@@ -200,6 +200,7 @@ mod tests {
         "stream_options",
         "timeout_ms",
         "truncation",
+        "memory",
         "truncate_prompt_tokens",
         "add_special_tokens",
         "add_generation_prompt",

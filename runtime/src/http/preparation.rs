@@ -5,7 +5,9 @@ use std::sync::Arc;
 use models::{ChatInput, Continuation, SpecialTokens};
 use serde_json::Value;
 
+use super::auth::Caller;
 use super::body;
+use super::chat_memory::ChatMemory;
 use super::chat_request::{ChatRequest, PromptEnding, PromptParts, Truncation};
 use super::completion_request::{AddSpecialTokens, AnswerLen, CompletionRequest, PromptInput};
 use super::error::ApiError;
@@ -17,6 +19,9 @@ use super::state::Shared;
 const ANSWER_RESERVE_PART: usize = 4;
 /// … but no more than this many tokens.
 const ANSWER_RESERVE_MAX: usize = 1024;
+
+/// Where old turns are dropped, memories take at most this part of the context.
+const MEMORY_PART_MAX: usize = 4;
 
 /// A prompt that is ready for the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +40,8 @@ pub struct PreparedChat {
     pub prompt: PreparedPrompt,
     /// Messages that were left out to make it fit.
     pub num_dropped_messages: usize,
+    /// What it recalled; `None` where it has no memory.
+    pub memory: Option<ChatMemory>,
 }
 
 /// Parses a body and does the work on it on a blocking thread, when one of the few places is free.
@@ -58,19 +65,31 @@ pub async fn on_body<T: Send + 'static>(
     working.await.map_err(|_panicked| ApiError::Task { task })?
 }
 
-/// Reads a chat request and makes its prompt, leaving out old turns if the client wants that.
+/// Reads a chat request, recalls what belongs to it and makes its prompt, leaving out old turns if the client wants that.
 ///
 /// # Errors
 /// The request is wrong, the template refuses it, or it does not fit the context.
-pub fn chat(app: &Shared, body: Fields) -> Result<PreparedChat, ApiError> {
+pub fn chat(app: &Shared, caller: &Caller, body: Fields) -> Result<PreparedChat, ApiError> {
     let info = app.parts.engine.info();
     let mut request = ChatRequest::read(body, &app.parts.generation_config, info.vocab_size)?;
     app.check_model(request.model.as_deref())?;
     let limit = info.max_context;
-    let num_messages = request.prompt.conversation.num_messages();
     let mut tokens = conversation_tokens(app, &request.prompt)?;
+    let reserve = request.max_tokens.unwrap_or((limit / ANSWER_RESERVE_PART).clamp(1, ANSWER_RESERVE_MAX));
+    let room_tokens = match request.truncation {
+        // Memories are an addition: they take what the conversation and its answer leave.
+        Truncation::Error => limit.saturating_sub(tokens.len().saturating_add(reserve)),
+        // Older turns make room, but not for memories alone.
+        Truncation::OldestTurns => limit / MEMORY_PART_MAX,
+    };
+    let conversation = &request.prompt.conversation;
+    let memory = ChatMemory::recall(app, caller, request.memory.as_ref(), conversation, room_tokens)?;
+    if let Some(block) = memory.as_ref().and_then(ChatMemory::block) {
+        request.prompt.conversation = request.prompt.conversation.with_memories(block);
+        tokens = conversation_tokens(app, &request.prompt)?;
+    }
+    let num_messages = request.prompt.conversation.num_messages();
     if request.truncation == Truncation::OldestTurns {
-        let reserve = request.max_tokens.unwrap_or((limit / ANSWER_RESERVE_PART).clamp(1, ANSWER_RESERVE_MAX));
         if tokens.len().saturating_add(reserve) > limit {
             (request.prompt.conversation, tokens) = shortened(app, &request.prompt, limit.saturating_sub(reserve))?;
         }
@@ -78,7 +97,7 @@ pub fn chat(app: &Shared, body: Fields) -> Result<PreparedChat, ApiError> {
     let num_dropped_messages = num_messages - request.prompt.conversation.num_messages();
     let answer_len = request.max_tokens.map_or(AnswerLen::Default(usize::MAX), AnswerLen::Given);
     let prompt = fit(tokens, answer_len, Context { limit, param: "messages" })?;
-    Ok(PreparedChat { request, prompt, num_dropped_messages })
+    Ok(PreparedChat { request, prompt, num_dropped_messages, memory })
 }
 
 /// Reads a text completion request and makes its prompts.

@@ -16,6 +16,7 @@ use super::drain::Drain;
 use super::error::ApiError;
 use super::metrics::Metrics;
 use crate::engine::{EngineHandle, Tenant};
+use crate::recall::{MemoryDefaults, PlainText};
 
 /// BLAKE3 context of the salts, so that the server secret serves no two purposes with equal results.
 const SALT_CONTEXT: &str = "memos 2026-01 tenant salt v1";
@@ -72,6 +73,8 @@ pub struct AppParts {
     pub keys: Arc<KeyStore>,
     /// Plaintext memory.
     pub memories: Arc<Memories>,
+    /// How chat requests use it when they do not say.
+    pub memory_defaults: MemoryDefaults,
     /// Secret that lasts as long as the data directory; tenants' salts are derived from it.
     pub server_secret: [u8; 32],
     /// The limits.
@@ -101,6 +104,8 @@ pub struct Shared {
     pub drain: Drain,
     /// Places for requests that are parsed and tokenised.
     pub preparing: Arc<Semaphore>,
+    /// Makes memories harmless for the model's prompts.
+    pub plain_text: PlainText,
     /// When the server started, which is told as the model's creation time.
     pub created_unix_s: u64,
     tenants: Mutex<HashMap<String, Tenant>>,
@@ -117,6 +122,7 @@ impl Shared {
             metrics: Metrics::default(),
             drain: Drain::default(),
             preparing: Arc::new(Semaphore::new(parts.limits.num_preparing_max.max(1))),
+            plain_text: PlainText::new(Arc::clone(&parts.tokenizer)),
             created_unix_s: now.as_secs(),
             tenants: Mutex::default(),
             id_key,

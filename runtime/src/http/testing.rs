@@ -22,6 +22,7 @@ use super::{AppParts, AppState, HttpLimits, router};
 use crate::data_dir::DataDir;
 use crate::engine::{EngineHandle, EngineOptions, PrefixCache};
 use crate::memories::{self, MemoryOptions};
+use crate::recall::MemoryDefaults;
 
 /// Tokens of prompt and answer together.
 pub const CONTEXT_LEN: usize = 512;
@@ -93,6 +94,7 @@ impl TestServer {
             generation_config: GenerationConfig { eos_token_ids: vec![257], ..GenerationConfig::default() },
             keys: Arc::new(setup.keys),
             memories: Arc::new(memories),
+            memory_defaults: MemoryDefaults::default(),
             server_secret: [7; 32],
             limits: setup.limits,
         });

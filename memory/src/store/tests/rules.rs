@@ -193,9 +193,11 @@ fn a_task_comes_back_until_it_is_done_or_given_up() {
     let take = |now_ms: i64| {
         let now = moment(super::START_MS + now_ms);
         let retry_at = moment(super::START_MS + now_ms + 100);
-        bench.store.write(|tx| tx.take_tasks(now, retry_at, 10)).expect("a read")
+        bench.store.write(|tx| tx.take_tasks("ingest", now, retry_at, 10)).expect("a read")
     };
+    let other = bench.store.write(|tx| tx.enqueue("other", &payload)).expect("a task of another kind");
     assert_eq!(take(0)[0].payload, payload);
+    bench.store.write(|tx| tx.complete_task(other)).expect("an end");
     assert_eq!(take(50), []);
     let mut now_ms = 100;
     while !bench.store.read(|reader| reader.task(id)).expect("a read").expect("a task").is_given_up() {

@@ -11,7 +11,7 @@ use scheduler::TenantId;
 use serde_json::{Map, Value, json};
 
 use super::ChatArgs;
-use crate::client::{Client, ClientError, Endpoint, TokenStream};
+use crate::client::{Client, ClientError, Endpoint, StreamChunk, TokenStream};
 use crate::engine::{EngineError, EngineEvent, EngineHandle, GenerateRequest, Generation, PromptLogprobs, Tenant};
 use crate::environment::Environment;
 
@@ -64,6 +64,14 @@ pub(super) struct Remote {
     name: String,
 }
 
+/// A part of an answer.
+pub(super) struct Piece {
+    /// More text; may be empty.
+    pub text: String,
+    /// What an endpoint says about its memory.
+    pub memory: Option<Value>,
+}
+
 /// An answer that is being given. Dropping it stops it.
 pub(super) enum Answer {
     Local { generation: Generation, decoder: DecodeStream, stop_tokens: Vec<u32> },
@@ -87,6 +95,22 @@ impl Backend {
         match self {
             Self::Local(local) => format!("{} on {}", local.engine.info().name, local.engine.info().backend),
             Self::Remote(remote) => remote.name.clone(),
+        }
+    }
+
+    /// The tokenizer of an engine in this process.
+    pub fn tokenizer(&self) -> Option<Arc<Tokenizer>> {
+        match self {
+            Self::Local(local) => Some(Arc::clone(&local.tokenizer)),
+            Self::Remote(_) => None,
+        }
+    }
+
+    /// The client of an endpoint.
+    pub fn client(&self) -> Option<Client> {
+        match self {
+            Self::Local(_) => None,
+            Self::Remote(remote) => Some(remote.client.clone()),
         }
     }
 
@@ -214,17 +238,21 @@ fn constant_fields(args: &ChatArgs, model: &str) -> Value {
     add("top_p", args.top_p.map(|value| json!(value)));
     add("top_k", args.top_k.map(|value| json!(value)));
     add("seed", args.seed.map(|value| json!(value)));
+    add("memory", args.cube.as_ref().map(|cube| json!({"cubes": [cube], "write": true, "trace": true})));
     body
 }
 
 impl Answer {
-    /// The next piece of text; `None` after the last one.
+    /// The next piece; `None` after the last one.
     ///
     /// # Errors
     /// The engine failed, or the connection did.
-    pub async fn next(&mut self) -> Result<Option<String>, AnswerError> {
+    pub async fn next(&mut self) -> Result<Option<Piece>, AnswerError> {
         match self {
-            Self::Remote(stream) => Ok(stream.next().await?.map(|chunk| chunk.answer)),
+            Self::Remote(stream) => {
+                let piece = |chunk: StreamChunk| Piece { text: chunk.answer, memory: chunk.memory };
+                Ok(stream.next().await?.map(piece))
+            }
             Self::Local { generation, decoder, stop_tokens } => loop {
                 let piece = match generation.next().await {
                     None => return Ok(None),
@@ -236,7 +264,7 @@ impl Answer {
                     Some(EngineEvent::Finished { .. }) => decoder.finish(),
                 };
                 if let Some(text) = piece {
-                    return Ok(Some(text));
+                    return Ok(Some(Piece { text, memory: None }));
                 }
             },
         }

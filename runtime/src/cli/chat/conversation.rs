@@ -1,5 +1,6 @@
 //! The state of a terminal chat: instructions, memories, turns; and the messages that they become.
 
+use memory::ingest::{self, Role};
 use serde_json::{Value, json};
 
 /// Heading above the memories in the system turn. The bundled model is trained on it.
@@ -68,10 +69,23 @@ impl Conversation {
         Some(self.turns.remove(0).user)
     }
 
-    /// The conversation as OpenAI messages: the system turn, if there is anything in it, then the turns.
-    pub fn messages(&self) -> Value {
+    /// What was said, for recalling and remembering.
+    pub fn said(&self) -> Vec<ingest::Turn> {
+        let said = |role, text: &String| ingest::Turn { role, text: text.clone() };
+        self.turns
+            .iter()
+            .flat_map(|turn| {
+                let answer = turn.assistant.iter().map(move |text| said(Role::Assistant, text));
+                std::iter::once(said(Role::User, &turn.user)).chain(answer)
+            })
+            .collect()
+    }
+
+    /// The conversation as OpenAI messages: the system turn with these recalled lines, if there is anything in it, then the
+    /// turns.
+    pub fn messages(&self, recalled: &[String]) -> Value {
         let mut messages = Vec::with_capacity(1 + 2 * self.turns.len());
-        messages.extend(self.system_turn().map(|content| json!({"role": "system", "content": content})));
+        messages.extend(self.system_turn(recalled).map(|content| json!({"role": "system", "content": content})));
         for turn in &self.turns {
             messages.push(json!({"role": "user", "content": turn.user}));
             messages.extend(turn.assistant.iter().map(|content| json!({"role": "assistant", "content": content})));
@@ -79,10 +93,12 @@ impl Conversation {
         Value::Array(messages)
     }
 
-    /// Instructions, a blank line, and the memories under their heading, one `- ` line each.
-    fn system_turn(&self) -> Option<String> {
-        let lines = self.memories.iter().map(|memory| format!("\n- {memory}"));
-        let memories = (!self.memories.is_empty()).then(|| MEMORIES_HEADING.to_owned() + &lines.collect::<String>());
+    /// Instructions, a blank line, and the memories under their heading, one `- ` line each: those of this chat, then those
+    /// of its cube.
+    fn system_turn(&self, recalled: &[String]) -> Option<String> {
+        let own = self.memories.iter().map(|memory| format!("- {memory}"));
+        let lines: Vec<String> = own.chain(recalled.iter().cloned()).collect();
+        let memories = (!lines.is_empty()).then(|| format!("{MEMORIES_HEADING}\n{}", lines.join("\n")));
         let parts: Vec<String> = self.system.iter().cloned().chain(memories).collect();
         (!parts.is_empty()).then(|| parts.join("\n\n"))
     }
@@ -104,7 +120,7 @@ mod tests {
         conversation.ask("Where?");
         let system = "Be brief.\n\n# Memories\n- Anna lives in Bern.\n- Her cat is Tom.";
         let expected = json!([{"role": "system", "content": system}, {"role": "user", "content": "Where?"}]);
-        assert_eq!(conversation.messages(), expected);
+        assert_eq!(conversation.messages(&[]), expected);
     }
 
     #[test]
@@ -112,9 +128,10 @@ mod tests {
         let mut conversation = Conversation::new(Some("x".to_owned()), &[]);
         conversation.set_system("  ");
         conversation.ask("Hi");
-        assert_eq!(conversation.messages(), json!([{"role": "user", "content": "Hi"}]));
+        assert_eq!(conversation.messages(&[]), json!([{"role": "user", "content": "Hi"}]));
         conversation.remember("a");
-        assert_eq!(conversation.messages()[0]["content"], "# Memories\n- a");
+        assert_eq!(conversation.messages(&[])[0]["content"], "# Memories\n- a");
+        assert_eq!(conversation.messages(&["- b".to_owned()])[0]["content"], "# Memories\n- a\n- b");
     }
 
     #[test]
@@ -123,7 +140,7 @@ mod tests {
         conversation.ask("Hi");
         conversation.answer("Hello");
         conversation.reset();
-        assert_eq!(conversation.messages(), json!([{"role": "system", "content": "x\n\n# Memories\n- m"}]));
+        assert_eq!(conversation.messages(&[]), json!([{"role": "system", "content": "x\n\n# Memories\n- m"}]));
     }
 
     #[test]
@@ -135,10 +152,10 @@ mod tests {
         }
         conversation.ask("q2");
         assert_eq!(conversation.drop_oldest_turn().as_deref(), Some("q0"));
-        assert_eq!(conversation.messages()[0]["content"], "q1");
+        assert_eq!(conversation.messages(&[])[0]["content"], "q1");
         assert_eq!(conversation.drop_oldest_turn().as_deref(), Some("q1"));
         assert_eq!(conversation.drop_oldest_turn(), None);
-        assert_eq!(conversation.messages(), json!([{"role": "user", "content": "q2"}]));
+        assert_eq!(conversation.messages(&[]), json!([{"role": "user", "content": "q2"}]));
     }
 
     #[test]
@@ -146,6 +163,6 @@ mod tests {
         let mut conversation = Conversation::default();
         conversation.ask("Hi");
         conversation.answer("");
-        assert_eq!(conversation.messages(), json!([]));
+        assert_eq!(conversation.messages(&[]), json!([]));
     }
 }

@@ -10,6 +10,9 @@ const LINE_BYTES_MAX: usize = 1 << 20;
 /// The commands, as `/help` shows them.
 pub(super) const HELP: &str = "\
 /memory TEXT   remember TEXT: it is shown to the model in every turn; without TEXT: list what is remembered
+/memories      list what the cube of --cube holds
+/forget TEXT   erase the memory with this id, or the one that says this, from the cube, after asking
+/why           tell which memories the last answer was given, and why those
 /system TEXT   replace the instructions; without TEXT: remove them
 /reset         forget the conversation; instructions and memories stay
 /help          this list
@@ -28,6 +31,12 @@ pub(super) enum Input<'a> {
     Remember(&'a str),
     /// `/memory`
     ListMemories,
+    /// `/memories`
+    ListCube,
+    /// `/forget TEXT`
+    Forget(&'a str),
+    /// `/why`
+    Why,
     /// `/system TEXT`
     System(&'a str),
     /// `/reset`
@@ -55,6 +64,9 @@ impl<'a> Input<'a> {
         match (name, text.trim()) {
             ("memory", "") => Self::ListMemories,
             ("memory", text) => Self::Remember(text),
+            ("memories", "") => Self::ListCube,
+            ("forget", text) if !text.is_empty() => Self::Forget(text),
+            ("why", "") => Self::Why,
             ("system", text) => Self::System(text),
             ("reset", "") => Self::Reset,
             ("help", "") => Self::Help,
@@ -134,6 +146,10 @@ mod tests {
             ("/memory  Anna likes tea ", Input::Remember("Anna likes tea")),
             ("/system Be brief", Input::System("Be brief")),
             ("/system", Input::System("")),
+            ("/memories", Input::ListCube),
+            ("/forget  teal ", Input::Forget("teal")),
+            ("/forget", Input::Unknown("/forget")),
+            ("/why", Input::Why),
             ("//etc/hosts is a file", Input::Say("/etc/hosts is a file")),
             ("/memoryless", Input::Unknown("/memoryless")),
             ("/reset now", Input::Unknown("/reset now")),
@@ -146,8 +162,9 @@ mod tests {
 
     #[test]
     fn every_command_is_in_the_help() {
-        for command in ["/memory", "/system", "/reset", "/help", "/exit"] {
-            assert!(HELP.contains(command), "{command}");
+        for command in ["/memory", "/memories", "/forget x", "/why", "/system", "/reset", "/help", "/exit"] {
+            let name = command.split(' ').next().expect("a name");
+            assert!(HELP.contains(name), "{command}");
             assert!(!matches!(Input::parse(command), Input::Unknown(_)), "{command}");
         }
     }
