@@ -89,10 +89,8 @@ pub fn chat(app: &Shared, caller: &Caller, body: Fields) -> Result<PreparedChat,
         tokens = conversation_tokens(app, &request.prompt)?;
     }
     let num_messages = request.prompt.conversation.num_messages();
-    if request.truncation == Truncation::OldestTurns {
-        if tokens.len().saturating_add(reserve) > limit {
-            (request.prompt.conversation, tokens) = shortened(app, &request.prompt, limit.saturating_sub(reserve))?;
-        }
+    if request.truncation == Truncation::OldestTurns && tokens.len().saturating_add(reserve) > limit {
+        (request.prompt.conversation, tokens) = shortened(app, &request.prompt, limit.saturating_sub(reserve))?;
     }
     let num_dropped_messages = num_messages - request.prompt.conversation.num_messages();
     let answer_len = request.max_tokens.map_or(AnswerLen::Default(usize::MAX), AnswerLen::Given);
