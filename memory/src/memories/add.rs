@@ -8,12 +8,12 @@ use super::mounted::{Entry, MountedCube};
 use super::{MemoriesError, Purpose};
 use crate::governance::{Action, Actor, Allowed, GovernanceError};
 use crate::ingest::{Claim, Judge, RuleJudge, Verdict};
-use crate::item::{Item, NewItem};
+use crate::item::{Item, NewItem, Source};
 use crate::lifecycle::ItemState;
 use crate::search::Row;
 use crate::search::duplicates::{self, DuplicateProfile};
 use crate::search::lexical::LexicalQuery;
-use crate::store::{By, WriteTransaction};
+use crate::store::{By, NUM_SOURCES_MAX, Reader, WriteTransaction};
 use crate::{ItemId, Timestamp};
 
 /// Most memories that are added in one transaction.
@@ -100,6 +100,7 @@ impl MountedCube {
         let added = self.change(actor, |tx| {
             // Grants may have changed since the policy was asked first.
             check_scopes(&self.permit_in(tx, actor, Action::WriteItems)?, &items)?;
+            self.check_sources(tx, actor, &items)?;
             let mut adding = Adding { cube: self, tx, by, options, allowed: &allowed, here: HashMap::new() };
             let mut added = Vec::with_capacity(items.len());
             for (index, new) in items.into_iter().enumerate() {
@@ -144,8 +145,33 @@ impl MountedCube {
         if let Some(vector) = vectors.iter().find(|vector| vector.len() != embedder.dim()) {
             return Err(failed(format!("it gave a vector of {} numbers instead of {}", vector.len(), embedder.dim())));
         }
+        // Refused before anything is stored: an index cannot take what has no direction.
+        if let Some(place) = vectors.iter().position(|vector| !has_direction(vector)) {
+            return Err(failed(format!("the vector of text {place} is all zeros, or not all of it is finite numbers")));
+        }
         Ok(Some(vectors))
     }
+
+    /// Refuses memories that are said to derive from what the actor may not read; answers as for unknown ids.
+    pub(super) fn check_sources<'i>(
+        &self,
+        reader: &Reader<'_>,
+        actor: &Actor,
+        items: impl IntoIterator<Item = &'i NewItem>,
+    ) -> Result<(), MemoriesError> {
+        for item in items {
+            if let Source::Derived { from } = &item.source {
+                for &id in from.iter().take(NUM_SOURCES_MAX) {
+                    self.permit_item(reader, actor, Action::ReadItems, id)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn has_direction(vector: &[f32]) -> bool {
+    vector.iter().all(|number| number.is_finite()) && vector.iter().any(|number| *number != 0.0)
 }
 
 fn check_scopes(allowed: &Allowed, items: &[NewItem]) -> Result<(), MemoriesError> {

@@ -11,6 +11,7 @@ mod cube_operations;
 mod embedder;
 mod erase;
 mod error;
+mod graph;
 mod housekeeping;
 mod index;
 mod items;
