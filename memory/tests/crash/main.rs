@@ -24,7 +24,7 @@ const NUM_ROUNDS_PER_FOLDER: u64 = 5;
 /// A process is killed after at most so long.
 const KILL_AFTER_MS_MAX: usize = 250;
 /// A run of [`SHORT`] takes about so many steps; power fails anywhere in it, and sometimes after it.
-const NUM_STEPS: usize = 2_400;
+const NUM_STEPS: usize = 7_000;
 /// What a process does that is not killed.
 const SHORT: Work = Work { run: 0, seed: 0, num_threads: 4, num_operations: 40 };
 
