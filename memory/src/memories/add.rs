@@ -11,7 +11,7 @@ use crate::ingest::{Claim, Judge, RuleJudge, Verdict};
 use crate::item::{Item, NewItem, Source};
 use crate::lifecycle::ItemState;
 use crate::search::Row;
-use crate::search::duplicates::{self, DuplicateProfile};
+use crate::search::duplicates::{self, DuplicateProfile, TextHash};
 use crate::search::lexical::LexicalQuery;
 use crate::store::{By, NUM_SOURCES_MAX, Reader, WriteTransaction};
 use crate::{ItemId, Timestamp};
@@ -182,17 +182,15 @@ fn check_scopes(allowed: &Allowed, items: &[NewItem]) -> Result<(), MemoriesErro
 }
 
 fn entry_of<'a>(added: &[Added], reason: Option<&'a str>) -> Entry<'a> {
-    let ids: BTreeSet<ItemId> = added.iter().map(|added| added.item.id).collect();
+    let superseded = |added: &Added| match &added.event {
+        AddEvent::Superseded(old) => old.clone(),
+        AddEvent::Added | AddEvent::Duplicate => Vec::new(),
+    };
+    // Superseding makes a version too, which the log must tell of.
+    let superseded: Vec<ItemId> = added.iter().flat_map(superseded).collect();
+    let ids: BTreeSet<ItemId> = added.iter().map(|added| added.item.id).chain(superseded.iter().copied()).collect();
     let num_new = added.iter().filter(|added| added.event != AddEvent::Duplicate).count();
-    let superseded: Vec<String> = added
-        .iter()
-        .filter_map(|added| match &added.event {
-            AddEvent::Superseded(old) => Some(old.iter().map(ToString::to_string)),
-            AddEvent::Added | AddEvent::Duplicate => None,
-        })
-        .flatten()
-        .take(NUM_COMPARED)
-        .collect();
+    let superseded: Vec<String> = superseded.iter().take(NUM_COMPARED).map(ToString::to_string).collect();
     let details = json!({ "new": num_new, "duplicates": added.len() - num_new, "superseded": superseded });
     Entry { action: "item.add", objects: ids.into_iter().collect(), reason, details: Some(details) }
 }
@@ -205,20 +203,20 @@ struct Adding<'a> {
     options: AddOptions<'a>,
     allowed: &'a Allowed,
     /// What was added in this transaction, which the index does not know yet, by the hash of its text.
-    here: HashMap<duplicates::TextHash, Item>,
+    here: HashMap<TextHash, Item>,
 }
 
 impl Adding<'_> {
     fn one(&mut self, new: NewItem, vector: Option<&[f32]>) -> Result<Added, MemoriesError> {
         let needs_similar =
             self.options.duplicates == Duplicates::SkipNear || self.options.contradictions == Contradictions::Supersede;
-        let profile = DuplicateProfile::new(&new.text);
-        if let Some(item) = self.same_text(&profile, &new)? {
+        let hash = TextHash::of(&new.text);
+        if let Some(item) = self.same_text(hash, &new)? {
             return Ok(Added { item, event: AddEvent::Duplicate });
         }
         let similar = if needs_similar { self.similar(&new)? } else { Vec::new() };
         if self.options.duplicates == Duplicates::SkipNear
-            && let Some(item) = fuller_duplicate(&profile, &similar)
+            && let Some(item) = fuller_duplicate(&DuplicateProfile::new(&new.text), &similar)
         {
             return Ok(Added { item: item.clone(), event: AddEvent::Duplicate });
         }
@@ -233,22 +231,22 @@ impl Adding<'_> {
                 superseded.push(old);
             }
         }
-        self.here.insert(profile.hash(), item.clone());
+        self.here.insert(hash, item.clone());
         let event = if superseded.is_empty() { AddEvent::Added } else { AddEvent::Superseded(superseded) };
         Ok(Added { item, event })
     }
 
     /// A memory with the same text that is recalled now, in the same scope, and that the actor may see. One that is
     /// no longer valid is no duplicate: what was true once may be true again.
-    fn same_text(&self, profile: &DuplicateProfile, new: &NewItem) -> Result<Option<Item>, MemoriesError> {
+    fn same_text(&self, hash: TextHash, new: &NewItem) -> Result<Option<Item>, MemoriesError> {
         if self.options.duplicates == Duplicates::Keep {
             return Ok(None);
         }
-        if let Some(item) = self.here.get(&profile.hash()).filter(|item| item.scope == new.scope) {
+        if let Some(item) = self.here.get(&hash).filter(|item| item.scope == new.scope) {
             return Ok(Some(item.clone()));
         }
         let index = self.cube.index();
-        let rows: Vec<Row> = index.same_text(profile.hash()).to_vec();
+        let rows: Vec<Row> = index.same_text(hash).to_vec();
         drop(index);
         Ok(self.comparable(rows, new)?.into_iter().next())
     }

@@ -57,8 +57,11 @@ impl MountedCube {
                 num_grants += grants::erase_for_item(tx.connection(), &self.reference().id, id)? as u64;
                 num_entries += self.erase_audit_of(tx.connection(), actor, *id)?;
             }
-            let details = json!({ "named": erased.items.len(), "derived": erased.derived.len() });
-            let entry = Entry { action: "item.erase", objects: gone, reason, details: Some(details) };
+            let came_back = erased.came_back.iter().map(|item| item.id);
+            let details = json!({ "named": erased.items.len(), "derived": erased.derived.len(),
+                "came_back": erased.came_back.len() });
+            let objects = gone.into_iter().chain(came_back).collect();
+            let entry = Entry { action: "item.erase", objects, reason, details: Some(details) };
             Ok(((erased, num_grants, num_entries), entry))
         })?;
         let gone: Vec<ItemId> = erased.items.iter().chain(&erased.derived).map(|(_row, id)| *id).collect();

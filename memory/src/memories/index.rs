@@ -9,7 +9,7 @@ use super::{Embedder, MemoriesError};
 use crate::item::{Item, ItemKind, Scope};
 use crate::lifecycle::ItemState;
 use crate::search::analyzer::Analyzed;
-use crate::search::duplicates::{DuplicateProfile, TextHash};
+use crate::search::duplicates::TextHash;
 use crate::search::lexical::{Bm25, LexicalIndex};
 use crate::search::vectors::{Embedding, VectorIndex};
 use crate::search::{Row, SearchError};
@@ -49,7 +49,7 @@ impl ItemHead {
             valid_to: item.valid_to,
             tags: item.tags.clone(),
             entities: item.entities.iter().map(|name| crate::store::fold_name(name)).collect(),
-            hash: DuplicateProfile::new(&item.text).hash(),
+            hash: TextHash::of(&item.text),
         }
     }
 
