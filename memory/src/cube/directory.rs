@@ -13,6 +13,9 @@ use crate::{Clock, CubeId};
 
 const LOCK_FILE: &str = "lock";
 const STORE_FILE: &str = "memory.sqlite";
+/// What is in the folder of a cube before its manifest.
+const UNFINISHED_FILES: [&str; 6] =
+    [LOCK_FILE, STORE_FILE, "memory.sqlite-wal", "memory.sqlite-shm", "memory.sqlite-journal", "manifest.tmp"];
 const SNAPSHOTS_FOLDER: &str = "snapshots";
 const SNAPSHOT_EXTENSION: &str = "sqlite";
 
@@ -49,15 +52,19 @@ impl CubeDirectory {
         extra_schema: &[&str],
     ) -> Result<Self, CubeError> {
         let folder = parent.join(name.as_str());
-        match durable::create_folder(&folder) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(CubeError::Exists { path: folder });
-            }
-            made => made.map_err(CubeError::io("make", &folder))?,
+        let is_new = match durable::create_folder(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            made => made.map(|()| true).map_err(CubeError::io("make", &folder))?,
+        };
+        if !is_new && !is_unfinished(&folder)? {
+            return Err(CubeError::Exists { path: folder });
         }
         // The manifest comes last: a folder without one is no cube yet, so a crash before leaves no half-made cube.
         let manifest = Manifest::new(name, owner, clock.now());
         let lock = lock(&folder)?;
+        if !is_new {
+            clear_unfinished(&folder)?;
+        }
         let store = open_store(&folder, manifest.id, clock, extra_schema)?;
         manifest.write(&folder)?;
         Ok(Self { folder, manifest, store, _lock: lock })
@@ -164,6 +171,32 @@ impl CubeDirectory {
     fn store_error(&self, source: crate::store::StoreError) -> CubeError {
         CubeError::Store { cube: self.manifest.id, source }
     }
+}
+
+/// Whether the folder is what a crash leaves of a cube in the making: no manifest, and nothing that is not ours.
+fn is_unfinished(folder: &Path) -> Result<bool, CubeError> {
+    for entry in fs::read_dir(folder).map_err(CubeError::io("list", folder))? {
+        let name = entry.map_err(CubeError::io("list", folder))?.file_name();
+        if !UNFINISHED_FILES.iter().any(|known| name == *known) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn clear_unfinished(folder: &Path) -> Result<(), CubeError> {
+    // Asked again under the lock: another process may have finished it meanwhile.
+    if !is_unfinished(folder)? {
+        return Err(CubeError::Exists { path: folder.to_owned() });
+    }
+    for name in UNFINISHED_FILES.iter().filter(|name| **name != LOCK_FILE) {
+        let path = folder.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(CubeError::io("remove", &path)(error)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn open_store(folder: &Path, id: CubeId, clock: Clock, extra_schema: &[&str]) -> Result<Store, CubeError> {

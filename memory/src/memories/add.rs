@@ -8,12 +8,12 @@ use super::mounted::{Entry, MountedCube};
 use super::{MemoriesError, Purpose};
 use crate::governance::{Action, Actor, Allowed, GovernanceError};
 use crate::ingest::{Claim, Judge, RuleJudge, Verdict};
-use crate::item::{Item, NewItem};
+use crate::item::{Item, NewItem, Source};
 use crate::lifecycle::ItemState;
 use crate::search::Row;
-use crate::search::duplicates::{self, DuplicateProfile};
+use crate::search::duplicates::{self, DuplicateProfile, TextHash};
 use crate::search::lexical::LexicalQuery;
-use crate::store::{By, WriteTransaction};
+use crate::store::{By, NUM_SOURCES_MAX, Reader, WriteTransaction};
 use crate::{ItemId, Timestamp};
 
 /// Most memories that are added in one transaction.
@@ -113,6 +113,7 @@ impl MountedCube {
             // Grants may have changed since the policy was asked first.
             check_scopes(&self.permit_in(tx, actor, Action::WriteItems)?, &items)?;
             first(tx)?;
+            self.check_sources(tx, actor, &items)?;
             let mut adding = Adding { cube: self, tx, by, options, allowed: &allowed, here: HashMap::new() };
             let mut added = Vec::with_capacity(items.len());
             for (index, new) in items.into_iter().enumerate() {
@@ -157,8 +158,33 @@ impl MountedCube {
         if let Some(vector) = vectors.iter().find(|vector| vector.len() != embedder.dim()) {
             return Err(failed(format!("it gave a vector of {} numbers instead of {}", vector.len(), embedder.dim())));
         }
+        // Refused before anything is stored: an index cannot take what has no direction.
+        if let Some(place) = vectors.iter().position(|vector| !has_direction(vector)) {
+            return Err(failed(format!("the vector of text {place} is all zeros, or not all of it is finite numbers")));
+        }
         Ok(Some(vectors))
     }
+
+    /// Refuses memories that are said to derive from what the actor may not read; answers as for unknown ids.
+    pub(super) fn check_sources<'i>(
+        &self,
+        reader: &Reader<'_>,
+        actor: &Actor,
+        items: impl IntoIterator<Item = &'i NewItem>,
+    ) -> Result<(), MemoriesError> {
+        for item in items {
+            if let Source::Derived { from } = &item.source {
+                for &id in from.iter().take(NUM_SOURCES_MAX) {
+                    self.permit_item(reader, actor, Action::ReadItems, id)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn has_direction(vector: &[f32]) -> bool {
+    vector.iter().all(|number| number.is_finite()) && vector.iter().any(|number| *number != 0.0)
 }
 
 pub(super) fn check_scopes(allowed: &Allowed, items: &[NewItem]) -> Result<(), MemoriesError> {
@@ -169,17 +195,15 @@ pub(super) fn check_scopes(allowed: &Allowed, items: &[NewItem]) -> Result<(), M
 }
 
 fn entry_of<'a>(action: &'static str, added: &[Added], reason: Option<&'a str>) -> Entry<'a> {
-    let ids: BTreeSet<ItemId> = added.iter().map(|added| added.item.id).collect();
+    let superseded = |added: &Added| match &added.event {
+        AddEvent::Superseded(old) => old.clone(),
+        AddEvent::Added | AddEvent::Duplicate => Vec::new(),
+    };
+    // Superseding makes a version too, which the log must tell of.
+    let superseded: Vec<ItemId> = added.iter().flat_map(superseded).collect();
+    let ids: BTreeSet<ItemId> = added.iter().map(|added| added.item.id).chain(superseded.iter().copied()).collect();
     let num_new = added.iter().filter(|added| added.event != AddEvent::Duplicate).count();
-    let superseded: Vec<String> = added
-        .iter()
-        .filter_map(|added| match &added.event {
-            AddEvent::Superseded(old) => Some(old.iter().map(ToString::to_string)),
-            AddEvent::Added | AddEvent::Duplicate => None,
-        })
-        .flatten()
-        .take(NUM_COMPARED)
-        .collect();
+    let superseded: Vec<String> = superseded.iter().take(NUM_COMPARED).map(ToString::to_string).collect();
     let details = json!({ "new": num_new, "duplicates": added.len() - num_new, "superseded": superseded });
     Entry { action, objects: ids.into_iter().collect(), reason, details: Some(details) }
 }
@@ -192,20 +216,20 @@ struct Adding<'a> {
     options: AddOptions<'a>,
     allowed: &'a Allowed,
     /// What was added in this transaction, which the index does not know yet, by the hash of its text.
-    here: HashMap<duplicates::TextHash, Item>,
+    here: HashMap<TextHash, Item>,
 }
 
 impl Adding<'_> {
     fn one(&mut self, new: NewItem, vector: Option<&[f32]>) -> Result<Added, MemoriesError> {
         let needs_similar =
             self.options.duplicates == Duplicates::SkipNear || self.options.contradictions == Contradictions::Supersede;
-        let profile = DuplicateProfile::new(&new.text);
-        if let Some(item) = self.same_text(&profile, &new)? {
+        let hash = TextHash::of(&new.text);
+        if let Some(item) = self.same_text(hash, &new)? {
             return Ok(Added { item, event: AddEvent::Duplicate });
         }
         let similar = if needs_similar { self.similar(&new)? } else { Vec::new() };
         if self.options.duplicates == Duplicates::SkipNear
-            && let Some(item) = fuller_duplicate(&profile, &similar)
+            && let Some(item) = fuller_duplicate(&DuplicateProfile::new(&new.text), &similar)
         {
             return Ok(Added { item: item.clone(), event: AddEvent::Duplicate });
         }
@@ -220,22 +244,22 @@ impl Adding<'_> {
                 superseded.push(old);
             }
         }
-        self.here.insert(profile.hash(), item.clone());
+        self.here.insert(hash, item.clone());
         let event = if superseded.is_empty() { AddEvent::Added } else { AddEvent::Superseded(superseded) };
         Ok(Added { item, event })
     }
 
     /// A memory with the same text that is recalled now, in the same scope, and that the actor may see. One that is
     /// no longer valid is no duplicate: what was true once may be true again.
-    fn same_text(&self, profile: &DuplicateProfile, new: &NewItem) -> Result<Option<Item>, MemoriesError> {
+    fn same_text(&self, hash: TextHash, new: &NewItem) -> Result<Option<Item>, MemoriesError> {
         if self.options.duplicates == Duplicates::Keep {
             return Ok(None);
         }
-        if let Some(item) = self.here.get(&profile.hash()).filter(|item| item.scope == new.scope) {
+        if let Some(item) = self.here.get(&hash).filter(|item| item.scope == new.scope) {
             return Ok(Some(item.clone()));
         }
         let index = self.cube.index();
-        let rows: Vec<Row> = index.same_text(profile.hash()).to_vec();
+        let rows: Vec<Row> = index.same_text(hash).to_vec();
         drop(index);
         Ok(self.comparable(rows, new)?.into_iter().next())
     }

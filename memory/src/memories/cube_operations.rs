@@ -71,7 +71,7 @@ impl MountedCube {
     /// # Errors
     /// The actor may not, or the file is there already.
     pub fn pack(&self, actor: &Actor, path: &Path) -> Result<(), MemoriesError> {
-        self.permit(actor, Action::ExportCube)?;
+        self.permit_whole(actor, Action::ExportCube)?;
         self.note_export(actor, "cube.pack")?;
         Ok(cube::pack(self.directory(), path)?)
     }
@@ -81,7 +81,7 @@ impl MountedCube {
     /// # Errors
     /// The actor may not, or there is a snapshot of this name.
     pub fn snapshot(&self, actor: &Actor, name: &SnapshotName) -> Result<(), MemoriesError> {
-        self.permit(actor, Action::ExportCube)?;
+        self.permit_whole(actor, Action::ExportCube)?;
         self.note_export(actor, "cube.snapshot")?;
         Ok(self.directory().snapshot(name)?)
     }
@@ -91,7 +91,7 @@ impl MountedCube {
     /// # Errors
     /// The actor may not export, or there is no such snapshot.
     pub fn diff(&self, actor: &Actor, snapshot: &SnapshotName) -> Result<Vec<DiffEntry>, MemoriesError> {
-        self.permit(actor, Action::ExportCube)?;
+        self.permit_whole(actor, Action::ExportCube)?;
         let path = self.directory().snapshot_path(snapshot)?;
         let earlier = Store::open(&path, self.reference().id, self.shared().clock.clone(), &EXTRA_SCHEMA)?;
         Ok(store::diff(&earlier, self.directory().store())?)
@@ -112,7 +112,7 @@ impl MountedCube {
     /// # Errors
     /// The actor may not read it.
     pub fn audit(&self, actor: &Actor, filter: &AuditFilter, limit: usize) -> Result<Vec<AuditEntry>, MemoriesError> {
-        self.permit(actor, Action::ReadAudit)?;
+        self.permit_whole(actor, Action::ReadAudit)?;
         self.read(|reader| Ok(audit::list(reader.connection(), filter, limit)?))
     }
 
@@ -121,7 +121,7 @@ impl MountedCube {
     /// # Errors
     /// The actor may not read it.
     pub fn audit_head(&self, actor: &Actor) -> Result<Option<TreeHead>, MemoriesError> {
-        self.permit(actor, Action::ReadAudit)?;
+        self.permit_whole(actor, Action::ReadAudit)?;
         self.seal()?;
         self.read(|reader| Ok(audit::latest_head(reader.connection())?))
     }

@@ -57,8 +57,11 @@ impl MountedCube {
                 num_grants += grants::erase_for_item(tx.connection(), &self.reference().id, id)? as u64;
                 num_entries += self.erase_audit_of(tx.connection(), actor, *id)?;
             }
-            let details = json!({ "named": erased.items.len(), "derived": erased.derived.len() });
-            let entry = Entry { action: "item.erase", objects: gone, reason, details: Some(details) };
+            let came_back = erased.came_back.iter().map(|item| item.id);
+            let details = json!({ "named": erased.items.len(), "derived": erased.derived.len(),
+                "came_back": erased.came_back.len() });
+            let objects = gone.into_iter().chain(came_back).collect();
+            let entry = Entry { action: "item.erase", objects, reason, details: Some(details) };
             Ok(((erased, num_grants, num_entries), entry))
         })?;
         let gone: Vec<ItemId> = erased.items.iter().chain(&erased.derived).map(|(_row, id)| *id).collect();
@@ -77,14 +80,18 @@ impl MountedCube {
         id: ItemId,
     ) -> Result<u64, GovernanceError> {
         let filter = AuditFilter { item: Some(id), ..AuditFilter::default() };
-        let seqs: Vec<u64> =
-            audit::list(connection, &filter, audit::LIST_LEN_MAX)?.into_iter().map(|entry| entry.seq).collect();
-        if seqs.is_empty() {
-            return Ok(0);
+        let mut num_erased = 0;
+        loop {
+            let entries = audit::list(connection, &filter, audit::LIST_LEN_MAX)?;
+            let seqs: Vec<u64> = entries.into_iter().map(|entry| entry.seq).collect();
+            let entry = Entry { action: audit::ERASE_ACTION, objects: Vec::new(), reason: None, details: None };
+            let event = self.event(actor, entry, audit::Outcome::Allowed);
+            // An erased entry names the memory no more, so the next round lists those behind it.
+            match audit::erase_entries(connection, &seqs, &event)? {
+                0 => return Ok(num_erased),
+                num => num_erased += num as u64,
+            }
         }
-        let entry = Entry { action: audit::ERASE_ACTION, objects: Vec::new(), reason: None, details: None };
-        let event = self.event(actor, entry, audit::Outcome::Allowed);
-        Ok(audit::erase_entries(connection, &seqs, &event)? as u64)
     }
 
     fn erase_in_snapshots(&self, ids: &[ItemId], by: By<'_>) -> Result<u64, MemoriesError> {

@@ -95,15 +95,17 @@ impl MountedCube {
         // Asked here as well, so that nobody makes the server read a file for nothing.
         self.permit(actor, Action::WriteItems)?;
         let (mut items, mut report) = read(input, &options)?;
-        let adding =
-            AddOptions { duplicates: options.duplicates, reason: options.reason, ..AddOptions::default() };
+        let adding = AddOptions { duplicates: options.duplicates, reason: options.reason, ..AddOptions::default() };
         while !items.is_empty() {
             let rest = items.split_off(items.len().min(NUM_PER_BATCH));
             let batch = std::mem::replace(&mut items, rest);
-            let added = self.add_and("item.import", actor, batch, adding, |_tx| Ok(())).map_err(|error| match report.num_added {
-                0 => error,
-                num_added => MemoriesError::ImportStopped { num_added, source: Box::new(error) },
-            })?;
+            let added =
+                self.add_and("item.import", actor, batch, adding, |_tx| Ok(())).map_err(|error| {
+                    match report.num_added {
+                        0 => error,
+                        num_added => MemoriesError::ImportStopped { num_added, source: Box::new(error) },
+                    }
+                })?;
             let num_duplicates = added.iter().filter(|added| added.event == AddEvent::Duplicate).count();
             report.num_duplicates += num_duplicates;
             report.num_added += added.len() - num_duplicates;
@@ -115,12 +117,7 @@ impl MountedCube {
     ///
     /// # Errors
     /// The actor may not export, or the store or the output fails.
-    pub fn export(
-        &self,
-        actor: &Actor,
-        out: impl Write,
-        history: ExportedHistory,
-    ) -> Result<usize, MemoriesError> {
+    pub fn export(&self, actor: &Actor, out: impl Write, history: ExportedHistory) -> Result<usize, MemoriesError> {
         let allowed = self.permit(actor, Action::ExportCube)?;
         self.note_export(actor, "cube.export")?;
         self.read(|reader| {
@@ -145,10 +142,7 @@ impl MountedCube {
     }
 }
 
-fn read(
-    input: &mut dyn BufRead,
-    options: &ImportOptions<'_>,
-) -> Result<(Vec<NewItem>, ImportReport), ExchangeError> {
+fn read(input: &mut dyn BufRead, options: &ImportOptions<'_>) -> Result<(Vec<NewItem>, ImportReport), ExchangeError> {
     let (strictness, limits) = (options.strictness, &options.limits);
     let foreign = match options.format {
         ImportFormat::JsonLines => {

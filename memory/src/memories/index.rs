@@ -9,7 +9,7 @@ use super::{Embedder, MemoriesError};
 use crate::item::{Item, ItemKind, Scope};
 use crate::lifecycle::ItemState;
 use crate::search::analyzer::Analyzed;
-use crate::search::duplicates::{DuplicateProfile, TextHash};
+use crate::search::duplicates::TextHash;
 use crate::search::lexical::{Bm25, LexicalIndex};
 use crate::search::vectors::{Embedding, VectorIndex};
 use crate::search::{Row, SearchError};
@@ -49,7 +49,7 @@ impl ItemHead {
             valid_to: item.valid_to,
             tags: item.tags.clone(),
             entities: item.entities.iter().map(|name| crate::store::fold_name(name)).collect(),
-            hash: DuplicateProfile::new(&item.text).hash(),
+            hash: TextHash::of(&item.text),
         }
     }
 
@@ -94,7 +94,11 @@ impl CubeIndex {
         let mut index = Self::new(embedder)?;
         reader.for_each_current(|row, item| index.put(row, item).map_err(StoreError::step))?;
         if let Some(embedder) = embedder {
-            let put = |row, vector: &[f32]| index.put_vector(row, embedder, vector).map_err(StoreError::step);
+            let put = |row, vector: &[f32]| match index.put_vector(row, embedder, vector) {
+                // A cube that was carried here may hold anything; without its vector a memory is found by its words.
+                Err(SearchError::ZeroVector | SearchError::NotFinite { .. }) => Ok(()),
+                put => put.map_err(StoreError::step),
+            };
             reader.for_each_vector(embedder.id().as_str(), put)?;
         }
         index.lexical.shrink_to_fit();

@@ -110,12 +110,7 @@ impl MountedCube {
         at: Option<Timestamp>,
     ) -> Result<Traversal, MemoriesError> {
         let allowed = self.permit(actor, Action::ReadItems)?;
-        let viewer = crate::item::Scope {
-            user: actor.user().map(str::to_owned),
-            agent: actor.agent().map(str::to_owned),
-            session: None,
-        };
-        let walk = Walk { starts, depth, num_nodes, at, viewer };
+        let walk = Walk { starts, depth, num_nodes, at, viewer: super::search::viewer(actor) };
         let found =
             self.read(|reader| Ok(reader.traverse(&walk, |item| allowed.access().allows(&item.id, &item.scope))?))?;
         self.note_read(actor, "graph.traverse", Vec::new())?;
@@ -180,7 +175,11 @@ impl MountedCube {
         expected_version: Option<u64>,
         reason: Option<&str>,
     ) -> Result<Item, MemoriesError> {
-        let text = self.read(|reader| Ok(reader.version(id, version)?.map(|version| version.item.text)))?;
+        let text = self.read(|reader| {
+            // Asked first: the text of what the actor may not write must not even reach the embedder.
+            self.permit_item(reader, actor, Action::WriteItems, id)?;
+            Ok(reader.version(id, version)?.map(|version| version.item.text))
+        })?;
         let vector = match &text {
             Some(text) => self.embed(&[text], Purpose::Passage)?.and_then(|mut vectors| vectors.pop()),
             None => None,

@@ -8,19 +8,20 @@
 
 mod add;
 mod carry;
+#[cfg(test)]
+mod carry_tests;
 mod cube_operations;
 mod embedder;
 mod erase;
 mod error;
 mod exchange;
+mod graph;
 mod housekeeping;
 mod index;
 mod items;
 mod mounted;
 mod search;
 mod set;
-#[cfg(test)]
-mod carry_tests;
 #[cfg(test)]
 mod tests;
 mod turns;

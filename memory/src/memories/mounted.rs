@@ -8,11 +8,16 @@ use std::time::Duration;
 use super::index::CubeIndex;
 use super::{Embedder, MemoriesError};
 use crate::cube::{CubeDirectory, Manifest};
-use crate::governance::audit::{self, AuditEvent, AuditReport, HeadsFile, NUM_READS_WAITING_MAX, Outcome, ReadAudit};
+use crate::governance::audit::{
+    self, AuditEvent, AuditReport, HeadsFile, NUM_OBJECTS_MAX, NUM_READS_WAITING_MAX, Outcome, ReadAudit,
+};
+use crate::governance::policy::{Denied, DeniedAnswer};
 use crate::governance::quota::{QuotaBook, Storage};
 use crate::governance::redaction::Redactor;
 use crate::governance::retention::RetentionRules;
-use crate::governance::{Action, Actor, Allowed, AuditKey, CubeRef, Decision, GrantSet, PolicyEngine, PublicKey};
+use crate::governance::{
+    Action, Actor, Allowed, AuditKey, CubeRef, Decision, GovernanceError, GrantSet, PolicyEngine, PublicKey,
+};
 use crate::item::Item;
 use crate::store::{ItemRow, Reader, StoreError, WriteTransaction};
 use crate::{Clock, CubeId, ItemId, Timestamp};
@@ -161,6 +166,20 @@ impl MountedCube {
         self.decided(actor, action, self.shared.policy.decide(actor, action, &self.reference, &grants)?)
     }
 
+    /// The same for what concerns the cube as a whole: its copies, its audit log, whether it is in use. A grant on single
+    /// memories or a name inside the tenant does not reach that far.
+    ///
+    /// # Errors
+    /// As [`Self::permit`].
+    pub(super) fn permit_whole(&self, actor: &Actor, action: Action) -> Result<Allowed, MemoriesError> {
+        let allowed = self.permit(actor, action)?;
+        if allowed.access().is_whole_cube() {
+            return Ok(allowed);
+        }
+        let answer = DeniedAnswer::Forbidden;
+        self.decided(actor, action, Decision::Denied(Denied { answer, action, policies: allowed.policies().to_vec() }))
+    }
+
     /// The same within a change, where grants are those of the transaction.
     pub(super) fn permit_in(
         &self,
@@ -235,20 +254,37 @@ impl MountedCube {
     ) -> Result<T, MemoriesError> {
         let mut changing = self.lock_changing();
         self.catch_up(&mut changing)?;
-        let embedder = self.shared.embedder();
-        let (value, touched) = self.directory.store().write(|tx| {
-            let (value, entry) = change(tx).map_err(StoreError::step)?;
-            audit::append(tx.connection(), &self.event(actor, entry, Outcome::Allowed)).map_err(StoreError::step)?;
-            Ok((value, Touched::collect(tx, embedder.as_deref())?))
-        })?;
-        changing.is_index_behind = true;
-        touched.apply(&mut self.index.write().unwrap_or_else(PoisonError::into_inner), embedder.as_deref())?;
-        changing.is_index_behind = false;
-        changing.num_since_head += 1;
+        // Before the change and not after it: where the head cannot be written, nothing must have been changed.
         if changing.num_since_head >= CHANGES_PER_HEAD {
             self.seal_locked(&mut changing)?;
         }
+        let embedder = self.shared.embedder();
+        let (value, touched) = self.directory.store().write(|tx| {
+            let (value, entry) = change(tx).map_err(StoreError::step)?;
+            self.append_entry(tx, actor, entry).map_err(StoreError::step)?;
+            Ok((value, Touched::collect(tx, embedder.as_deref())?))
+        })?;
+        changing.num_since_head += 1;
+        changing.is_index_behind = true;
+        let applied =
+            touched.apply(&mut self.index.write().unwrap_or_else(PoisonError::into_inner), embedder.as_deref());
+        match applied {
+            Ok(()) => changing.is_index_behind = false,
+            // The embedder was replaced meanwhile: what is committed has to be found all the same.
+            Err(_) => self.catch_up(&mut changing)?,
+        }
         Ok(value)
+    }
+
+    /// Appends the entry of a change; one that names more memories than an entry may becomes several.
+    fn append_entry(&self, tx: &WriteTransaction<'_>, actor: &Actor, entry: Entry<'_>) -> Result<(), GovernanceError> {
+        let event = self.event(actor, entry, Outcome::Allowed);
+        let mut parts = event.objects.chunks(NUM_OBJECTS_MAX).map(<[ItemId]>::to_vec);
+        let first = parts.next().unwrap_or_default();
+        audit::append(tx.connection(), &AuditEvent { objects: first, ..event.clone() })?;
+        parts.try_for_each(|objects| {
+            audit::append(tx.connection(), &AuditEvent { objects, ..event.clone() }).map(|_seq| ())
+        })
     }
 
     /// A change that follows from what is there already and needs no entry: vectors of memories. The rows get these vectors in the index.
@@ -303,7 +339,7 @@ impl MountedCube {
     /// # Errors
     /// The actor may not, or the log cannot be read.
     pub fn verify_audit_trusting(&self, actor: &Actor, others: &[PublicKey]) -> Result<AuditReport, MemoriesError> {
-        self.permit(actor, Action::ReadAudit)?;
+        self.permit_whole(actor, Action::ReadAudit)?;
         let heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner).heads().to_vec();
         let mut keys = vec![self.shared.audit_key.public()];
         keys.extend_from_slice(others);

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use super::graph::{GraphPaths, graph_hits, graph_paths};
 use super::index::{CubeIndex, ItemHead, to_item_row};
 use super::mounted::MountedCube;
 use super::{MemoriesError, Purpose};
@@ -16,7 +17,7 @@ use crate::search::lexical::LexicalQuery;
 use crate::search::trace::{Outcome, ResultTrace};
 use crate::search::vectors::Embedding;
 use crate::search::{Hit, Row};
-use crate::store::{self, ItemFilter, ItemRow, Link, ListRequest, Node, Reader, Start, Walk};
+use crate::store::{self, ItemFilter, ItemRow, ListRequest, Reader};
 use crate::{ItemId, Timestamp};
 
 /// Most results of one search.
@@ -31,11 +32,6 @@ const LIST_FACTOR: usize = 4;
 const LIST_LEN_MIN: usize = 100;
 /// Candidates that are compared with each other are this many times as many as the answer.
 const COMPARED_FACTOR: usize = 3;
-/// Steps in the graph: name, memory, name, memory.
-const GRAPH_DEPTH: usize = 3;
-const GRAPH_NODES_MAX: usize = 200;
-/// Names of a question are looked for in runs of at most so many words.
-const NAME_WORDS_MAX: usize = 4;
 
 /// Which ways of finding are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,10 +137,12 @@ struct Question<'a> {
 }
 
 /// What may be a result for this caller.
-struct Sieve<'a> {
-    access: &'a ItemAccess,
+pub(super) struct Sieve<'a> {
+    pub(super) access: &'a ItemAccess,
+    /// Who looks: decides on private relations. Never the scope that a request asks for.
+    pub(super) viewer: Scope,
     filter: &'a SearchFilter,
-    without: HashSet<ItemId>,
+    pub(super) without: HashSet<ItemId>,
     valid_at: Timestamp,
 }
 
@@ -163,9 +161,6 @@ impl Sieve<'_> {
             && self.access.allows(&head.id, &head.scope)
     }
 }
-
-/// Rows that the graph leads to, with the labels on the way.
-type GraphPaths = HashMap<Row, Vec<String>>;
 
 impl MountedCube {
     /// Searches the memories that the actor may read.
@@ -186,6 +181,7 @@ impl MountedCube {
         let question = Question { request, lexical: LexicalQuery::new(&request.query), vector };
         let sieve = Sieve {
             access: allowed.access(),
+            viewer: viewer(actor),
             filter: &request.filter,
             without: request.without.iter().copied().collect(),
             valid_at: request.filter.valid_at.or(request.as_of).unwrap_or_else(|| self.now()),
@@ -265,6 +261,11 @@ impl MountedCube {
             Ok(vectors.search_exact(query, list_len, may, original)?)
         }
     }
+}
+
+/// The actor as a scope that owns private relations.
+pub(super) fn viewer(actor: &Actor) -> Scope {
+    Scope { user: actor.user().map(str::to_owned), agent: actor.agent().map(str::to_owned), session: None }
 }
 
 fn check(request: &SearchRequest) -> Result<(), MemoriesError> {
@@ -358,82 +359,4 @@ fn past(reader: &Reader<'_>, request: &SearchRequest) -> Result<(CubeIndex, Vec<
         index.put(ItemRow::from_number(row as i64), item)?;
     }
     Ok((index, items))
-}
-
-/// Memories that the graph leads to from the names in the question.
-fn graph_paths(
-    reader: &Reader<'_>,
-    index: &CubeIndex,
-    sieve: &Sieve<'_>,
-    request: &SearchRequest,
-) -> Result<GraphPaths, MemoriesError> {
-    let starts: Vec<Start> = names_in(&request.query, index).into_iter().map(Start::Entity).collect();
-    if starts.is_empty() {
-        return Ok(GraphPaths::new());
-    }
-    let viewer = request.filter.scope.clone();
-    let walk = Walk { starts, depth: GRAPH_DEPTH, num_nodes: GRAPH_NODES_MAX, at: request.as_of, viewer };
-    let found = reader.traverse(&walk, |item| {
-        sieve.access.allows(&item.id, &item.scope) && !sieve.without.contains(&item.id) && item.state.is_recalled()
-    })?;
-    let mut labels: Vec<Vec<String>> = Vec::with_capacity(found.reached.len());
-    let mut paths = GraphPaths::new();
-    for reached in &found.reached {
-        let mut path = reached.from.and_then(|from| labels.get(from).cloned()).unwrap_or_default();
-        match (&reached.link, &reached.node) {
-            (Link::Start, Node::Entity(entity)) => path.push(entity.name.clone()),
-            (Link::Start, Node::Item(_)) => {}
-            (Link::Edge(kind), _) => path.push(kind.to_string()),
-            (Link::Mention, Node::Entity(entity)) => path.push(entity.name.clone()),
-            (Link::Mention, Node::Item(_)) => path.push("mentions".to_owned()),
-            (Link::Relation(label), _) => path.push(label.clone()),
-        }
-        if let Node::Item(item) = &reached.node
-            && let Some(row) = index.row(item.id)
-        {
-            paths.entry(row).or_insert_with(|| path.clone());
-        }
-        labels.push(path);
-    }
-    Ok(paths)
-}
-
-/// The nearest first; among equally near ones the lower row.
-fn graph_hits(paths: &GraphPaths, limit: usize, may: impl Fn(Row) -> bool) -> Vec<Hit> {
-    let mut hits: Vec<Hit> = paths
-        .iter()
-        .filter(|(row, _)| may(**row))
-        .map(|(row, path)| Hit { row: *row, score: 1.0 / path.len().max(1) as f32 })
-        .collect();
-    hits.sort_by(|left, right| right.score.total_cmp(&left.score).then(left.row.cmp(&right.row)));
-    hits.truncate(limit);
-    hits
-}
-
-/// The names in a question that some memory mentions: the longest runs of words first, none inside another.
-fn names_in(query: &str, index: &CubeIndex) -> Vec<String> {
-    let words: Vec<&str> = query
-        .split_whitespace()
-        .map(|word| word.trim_matches(|letter: char| !letter.is_alphanumeric()))
-        .map(|word| word.strip_suffix("'s").or_else(|| word.strip_suffix("’s")).unwrap_or(word))
-        .filter(|word| !word.is_empty())
-        .collect();
-    let mut names = Vec::new();
-    let mut start = 0;
-    while start < words.len() {
-        let longest = (1..=NAME_WORDS_MAX.min(words.len() - start)).rev().find_map(|len| {
-            let name = store::fold_name(&words[start..start + len].join(" "));
-            (!index.mentioning(&name).is_empty()).then_some((len, name))
-        });
-        match longest {
-            Some((len, name)) => {
-                if !names.contains(&name) {
-                    names.push(name);
-                }
-                start += len;
-            }
-            None => start += 1,
-        }
-    }
-    names
 }

@@ -155,7 +155,7 @@ impl Memories {
     /// There is none for this actor, or the actor may not.
     pub fn unmount(&self, actor: &Actor, name: &CubeName) -> Result<(), MemoriesError> {
         let mounted = self.cube(name)?;
-        mounted.permit(actor, Action::MountCube).map_err(|error| error.naming(name))?;
+        mounted.permit_whole(actor, Action::MountCube).map_err(|error| error.naming(name))?;
         mounted.seal()?;
         self.cubes.write().unwrap_or_else(PoisonError::into_inner).remove(name);
         Ok(())

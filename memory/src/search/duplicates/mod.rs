@@ -28,6 +28,11 @@ pub const JACCARD_MIN: f32 = 0.85;
 pub struct TextHash([u8; 32]);
 
 impl TextHash {
+    /// Of a text: much cheaper than the whole profile.
+    pub fn of(text: &str) -> Self {
+        Self(*blake3::hash(words::normalise(text).as_bytes()).as_bytes())
+    }
+
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -78,7 +83,7 @@ pub enum Fuller {
 impl DuplicateProfile {
     /// Of a text.
     pub fn new(text: &str) -> Self {
-        let hash = TextHash(*blake3::hash(words::normalise(text).as_bytes()).as_bytes());
+        let hash = TextHash::of(text);
         Self { hash, terms: Analyzed::of_document(text), words: words_of(text) }
     }
 
