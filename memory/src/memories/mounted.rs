@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::index::CubeIndex;
 use super::{Embedder, MemoriesError};
 use crate::cube::{CubeDirectory, Manifest};
-use crate::governance::audit::{self, AuditEvent, AuditReport, HeadsFile, NUM_READS_WAITING_MAX, Outcome, ReadAudit};
+use crate::governance::audit::{self, AuditEvent, AuditReport, HeadsFile, NUM_READS_WAITING_MAX, Outcome, ReadAudit, TreeHead};
 use crate::governance::quota::{QuotaBook, Storage};
 use crate::governance::redaction::Redactor;
 use crate::governance::retention::RetentionRules;
@@ -293,6 +293,12 @@ impl MountedCube {
         let heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner).heads().to_vec();
         let key = self.shared.audit_key.public();
         self.read(|reader| Ok(audit::verify(reader.connection(), &self.reference.id, &heads, &[key])?))
+    }
+
+    /// The head over this many entries among those that are kept outside the cube.
+    pub(super) fn witnessed_head(&self, size: u64) -> Option<TreeHead> {
+        let heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
+        heads.heads().iter().rev().find(|head| head.size == size).cloned()
     }
 
     /// Builds the index anew, with another embedder or after a failure.

@@ -3,7 +3,8 @@
 //! A request passes the files in this order: `listener` (connections) → `routes` → `access_log` → `auth` →
 //! `completions` (handlers) → `body` → `preparation` (`chat_request`, `completion_request`, `options`, `messages`,
 //! over `fields`; template and tokenizer) → `submission` (engine) → `choice` (`assembler`, `stop_strings`) →
-//! `choices` → `answer` (`chat_format`, `completion_format`, `logprobs`, `usage`).
+//! `choices` → `answer` (`chat_format`, `completion_format`, `logprobs`, `usage`). Requests about memory go from
+//! `auth` to `memory_api`.
 
 mod access_log;
 mod answer;
@@ -26,6 +27,7 @@ mod listen_policy;
 mod listener;
 mod log;
 mod logprobs;
+mod memory_api;
 mod messages;
 mod metrics;
 mod openapi;
