@@ -122,11 +122,7 @@ fn records_of(
     reached.map(|item| Ok(ExportRecord { versions: reader.history(item.id)?, item })).collect()
 }
 
-fn subject_records(
-    reader: &Reader<'_>,
-    allowed: &Allowed,
-    scope: &Scope,
-) -> Result<Vec<ExportRecord>, MemoriesError> {
+fn subject_records(reader: &Reader<'_>, allowed: &Allowed, scope: &Scope) -> Result<Vec<ExportRecord>, MemoriesError> {
     let filter = ItemFilter { scope: scope.clone(), ..ItemFilter::default() };
     let mut request = ListRequest::new(filter, NUM_ITEMS_PER_CALL_MAX);
     let mut records = Vec::new();

@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::index::CubeIndex;
 use super::{Embedder, MemoriesError};
 use crate::cube::{CubeDirectory, Manifest};
-use crate::governance::audit::{self, AuditEvent, AuditReport, HeadsFile, NUM_READS_WAITING_MAX, Outcome, ReadAudit, TreeHead};
+use crate::governance::audit::{
+    self, AuditEvent, AuditReport, HeadsFile, NUM_READS_WAITING_MAX, Outcome, ReadAudit, TreeHead,
+};
 use crate::governance::quota::{QuotaBook, Storage};
 use crate::governance::redaction::Redactor;
 use crate::governance::retention::RetentionRules;

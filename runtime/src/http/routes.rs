@@ -57,6 +57,7 @@ pub enum Method {
 
 impl Method {
     /// The name, as the OpenAPI document has it.
+    #[cfg(test)]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Get => "get",
@@ -174,8 +175,7 @@ pub fn router(state: AppState) -> Router {
             methods = methods.merge(endpoint.handler().layer(from_fn_with_state(guard, authorize)));
             path = endpoint.path();
         }
-        let methods =
-            methods.fallback(pages::method_not_allowed).layer(from_fn_with_state(observer(path), observe));
+        let methods = methods.fallback(pages::method_not_allowed).layer(from_fn_with_state(observer(path), observe));
         router = router.route(pattern, methods);
     }
     let unknown = any(pages::not_found).layer(from_fn_with_state(observer(UNKNOWN_ROUTE), observe));

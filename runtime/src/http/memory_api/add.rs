@@ -1,9 +1,9 @@
 //! Adding memories: as they are written, or found in a text or a conversation by rules.
 
 use axum::response::Response;
+use memory::Clock;
 use memory::ingest::{ExtractionInput, Extractor, FastExtractor, Reference, Role, Speakers, Turn, new_items};
 use memory::item::{NewItem, Source};
-use memory::Clock;
 use memory::memories::{AddOptions, MemoriesError, NUM_ADDED_MAX};
 use serde_json::{Value, json};
 
@@ -60,7 +60,11 @@ pub fn add(mut call: Call) -> Result<Response, ApiError> {
         (Mode::Raw, Material::Turns(turns)) => raw_turns(turns, &defaults, conversation, &call)?,
         (Mode::Fast, Material::Items(_)) => {
             let (param, other) = ("items", "mode");
-            return Err(ApiError::Conflict { param, other, reason: "what is written out is added as it is (mode raw)" });
+            return Err(ApiError::Conflict {
+                param,
+                other,
+                reason: "what is written out is added as it is (mode raw)",
+            });
         }
         (Mode::Fast, material) => {
             let now = Clock::system().now();

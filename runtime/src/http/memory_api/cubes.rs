@@ -53,7 +53,11 @@ pub fn mount(mut call: Call) -> Result<Response, ApiError> {
     let name = match asked.parse::<memory::CubeId>() {
         Ok(id) => {
             let entries = memories.list(&actor)?;
-            entries.into_iter().find(|entry| entry.manifest.id == id).map(|entry| entry.manifest.name).ok_or_else(no_cube)?
+            entries
+                .into_iter()
+                .find(|entry| entry.manifest.id == id)
+                .map(|entry| entry.manifest.name)
+                .ok_or_else(no_cube)?
         }
         Err(_a_name) => cube_name(actor.tenant(), &asked)?,
     };

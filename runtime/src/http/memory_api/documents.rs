@@ -115,9 +115,8 @@ fn pieces(
     (scope, cut): (&Scope, Cut),
 ) -> Result<Vec<NewItem>, ApiError> {
     // What the tokenizer refuses is no smaller for that.
-    let count = |text: &str| {
-        app.parts.tokenizer.encode(text, SpecialTokens::Skip).map_or(usize::MAX, |tokens| tokens.len())
-    };
+    let count =
+        |text: &str| app.parts.tokenizer.encode(text, SpecialTokens::Skip).map_or(usize::MAX, |tokens| tokens.len());
     let unit = match cut.unit {
         Unit::Characters => ChunkSize::Characters,
         Unit::Tokens => ChunkSize::Counted(&count),

@@ -1,16 +1,18 @@
 //! The table of the memory API's routes: path, method, input, handler.
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, State};
 use axum::http::Request;
 use axum::routing::{MethodFilter, MethodRouter, on};
-use axum::Extension;
 use memory::governance::Permission;
 use std::sync::Arc;
 
 use super::call::{Input, Work, serve};
-use super::{add, audit, cubes, documents, embeddings, erase, export, grants, graph, import, items, merge, search, subjects};
+use super::{
+    add, audit, cubes, documents, embeddings, erase, export, grants, graph, import, items, merge, search, subjects,
+};
 use crate::http::auth::{Caller, Requirement};
 use crate::http::routes::Method;
 use crate::http::state::Shared;

@@ -26,8 +26,7 @@ pub fn walk(mut call: Call) -> Result<Response, ApiError> {
     let num_nodes = fields.count("limit", 1, NUM_NODES_MAX)?.unwrap_or(NODES_DEFAULT);
     let at = moment(fields, "as_of")?;
     call.finish()?;
-    let starts: Vec<Start> =
-        items.into_iter().map(Start::Item).chain(names.into_iter().map(Start::Entity)).collect();
+    let starts: Vec<Start> = items.into_iter().map(Start::Item).chain(names.into_iter().map(Start::Entity)).collect();
     if starts.is_empty() {
         return Err(ApiError::Missing { param: "id or entity".to_owned() });
     }

@@ -68,9 +68,10 @@ pub fn import(mut call: Call) -> Result<Response, ApiError> {
     match error {
         Some(error) if counts.num_added + counts.num_duplicates == 0 => Err(error),
         error => {
-            let refused = counts.refused.iter().map(|(entry, error)| {
-                json!({"line": null, "entry": entry, "reason": error.to_string()})
-            });
+            let refused = counts
+                .refused
+                .iter()
+                .map(|(entry, error)| json!({"line": null, "entry": entry, "reason": error.to_string()}));
             Ok(ok(json!({
                 "object": "import",
                 "cube": place.cube().manifest().id,
@@ -175,7 +176,7 @@ fn add_batch(
         }
         counts.num_added += 1;
         let (id, reason) = (added.item.id, options.reason);
-        let mut finish = || {
+        let finish = || {
             if incoming.state != added.item.state {
                 place.run(|cube, actor| cube.transition(actor, id, None, incoming.state, reason))?;
             }

@@ -1,11 +1,11 @@
 //! Single memories: listed, read, edited, moved through their life.
 
 use axum::response::Response;
+use memory::ItemId;
 use memory::item::{Item, ItemPatch};
 use memory::lifecycle::ItemState;
 use memory::memories::{Hold, Listing, MemoriesError};
 use memory::store::{Cursor, ItemFilter, NUM_ITEMS_PER_CALL_MAX, NUM_TAGS_ALL_MAX, StoreError};
-use memory::ItemId;
 use serde_json::{Value, json};
 
 use super::call::{Call, ok, with_version};
@@ -101,8 +101,7 @@ pub fn restore(mut call: Call) -> Result<Response, ApiError> {
     let expected = Expected { if_match: call.if_match()?, in_body: None };
     let reason = call.reason()?;
     let (place, id) = one(&mut call)?;
-    let restored =
-        place.run(|cube, actor| cube.restore(actor, id, version, expected.version(), reason.as_deref()));
+    let restored = place.run(|cube, actor| cube.restore(actor, id, version, expected.version(), reason.as_deref()));
     restored.map(|item| shown(&item)).map_err(|error| expected.refusal(error))
 }
 
@@ -113,8 +112,7 @@ pub fn transition(mut call: Call) -> Result<Response, ApiError> {
     let expected = expected_version(&mut call)?;
     let reason = call.reason()?;
     let (place, id) = one(&mut call)?;
-    let moved =
-        place.run(|cube, actor| cube.transition(actor, id, expected.version(), state, reason.as_deref()));
+    let moved = place.run(|cube, actor| cube.transition(actor, id, expected.version(), state, reason.as_deref()));
     moved.map(|item| shown(&item)).map_err(|error| expected.refusal(error))
 }
 

@@ -15,8 +15,8 @@ mod embeddings;
 mod endpoints;
 mod erase;
 mod export;
-mod graph;
 mod grants;
+mod graph;
 mod import;
 mod item_fields;
 mod items;
@@ -28,10 +28,11 @@ mod render;
 mod search;
 mod search_fields;
 mod subjects;
+#[cfg(test)]
+mod tests;
 mod values;
 
 #[cfg(test)]
 pub use call::Input;
 pub use endpoints::MemoryEndpoint;
 pub use refusal::{RETRY_AFTER_BUSY_S, Refusal};
-

@@ -97,9 +97,7 @@ impl Refusal {
         use GovernanceError as E;
         match governance {
             E::NotFound { what } => Self::not_found(what),
-            E::Forbidden { .. } | E::GrantExceedsHeld { .. } => {
-                Self::new(StatusCode::FORBIDDEN, "not_allowed", error)
-            }
+            E::Forbidden { .. } | E::GrantExceedsHeld { .. } => Self::new(StatusCode::FORBIDDEN, "not_allowed", error),
             E::QuotaExceeded { resource, used, asked, limit } => {
                 let mut refusal = Self::new(StatusCode::FORBIDDEN, "insufficient_quota", error);
                 let values = [("resource", json!(resource.to_string())), ("used", json!(used))];
@@ -115,9 +113,10 @@ impl Refusal {
             E::TooLarge { .. } | E::InvalidField { .. } => Self::invalid("", error),
             E::AuditRange { .. } => Self::invalid("seq", error),
             E::TooManyGrants { .. } => Self::conflict("too_many_grants", error),
-            E::AuditDamaged { .. } => {
-                Self::unavailable("audit_damaged", "the audit log of the cube is damaged: nothing can be recorded in it")
-            }
+            E::AuditDamaged { .. } => Self::unavailable(
+                "audit_damaged",
+                "the audit log of the cube is damaged: nothing can be recorded in it",
+            ),
             E::ReadAuditFull { .. } | E::ReadAuditFailed | E::ReadAuditTimeout { .. } => {
                 Self::unavailable("audit_unavailable", error)
             }

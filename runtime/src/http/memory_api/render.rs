@@ -4,8 +4,8 @@ use memory::cube::Manifest;
 use memory::governance::TenantName;
 use memory::governance::grants::Grant;
 use memory::item::{Item, Version};
-use memory::memories::{AddEvent, Added, CubeFacts};
 use memory::lifecycle::ItemState;
+use memory::memories::{AddEvent, Added, CubeFacts};
 use serde_json::{Map, Value, json};
 
 use super::place::shown_name;

@@ -85,7 +85,8 @@ fn cut(app: &Shared, gathered: &mut Gathered, budget_tokens: usize) -> usize {
     let lines: Vec<String> = gathered.results.iter().map(|found| format!("- {}\n", found.item.text)).collect();
     let ranking = lines.iter().enumerate().map(|(place, line)| (Row(place as u32), line.as_str()));
     // What the tokenizer refuses never fits.
-    let count = |text: &str| app.parts.tokenizer.encode(text, SpecialTokens::Skip).map_or(usize::MAX, |tokens| tokens.len());
+    let count =
+        |text: &str| app.parts.tokenizer.encode(text, SpecialTokens::Skip).map_or(usize::MAX, |tokens| tokens.len());
     let cut = cut_to_budget(ranking, budget_tokens, count);
     let mut results: Vec<Option<Found>> = std::mem::take(&mut gathered.results).into_iter().map(Some).collect();
     for kept in &cut.kept {

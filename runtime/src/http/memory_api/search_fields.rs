@@ -1,9 +1,9 @@
 //! A search as clients ask for it.
 
+use memory::ItemId;
 use memory::item::Scope;
 use memory::memories::{Methods, NUM_RESULTS_MAX, QUERY_BYTES_MAX, SearchFilter, SearchRequest};
 use memory::search::fusion::{Floor, Fusion, Weights};
-use memory::ItemId;
 use serde_json::Value;
 
 use super::call::Call;
@@ -75,9 +75,7 @@ fn read_cubes(call: &mut Call) -> Result<Vec<Option<String>>, ApiError> {
     let cube = call.cube_field()?;
     let cubes: Option<Vec<String>> = list_of(&mut call.fields, "cubes", (NUM_CUBES_MAX, "a cube"))?;
     match (cube, cubes) {
-        (Some(_), Some(_)) => {
-            Err(ApiError::Conflict { param: "cubes", other: "cube", reason: "give one of them" })
-        }
+        (Some(_), Some(_)) => Err(ApiError::Conflict { param: "cubes", other: "cube", reason: "give one of them" }),
         (cube, None) => Ok(vec![cube]),
         (None, Some(cubes)) if cubes.is_empty() => {
             let (param, allowed) = ("cubes".to_owned(), "a list of at least one".to_owned());

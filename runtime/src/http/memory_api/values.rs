@@ -44,9 +44,11 @@ pub fn require_text(fields: &mut Fields, field: &str) -> Result<String, ApiError
     let param = fields.name(field);
     match fields.text(field)? {
         Some(text) if !text.is_empty() => Ok(text),
-        Some(_empty) => {
-            Err(ApiError::OutOfRange { param, allowed: "a text of at least one character".to_owned(), got: "\"\"".to_owned() })
-        }
+        Some(_empty) => Err(ApiError::OutOfRange {
+            param,
+            allowed: "a text of at least one character".to_owned(),
+            got: "\"\"".to_owned(),
+        }),
         None => Err(ApiError::Missing { param }),
     }
 }
