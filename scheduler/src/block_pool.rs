@@ -285,12 +285,14 @@ impl BlockPool {
         }
     }
 
-    /// Evicts everything that no lease protects.
-    pub fn clear_cached(&mut self) {
-        while self.index.len() > self.num_leased {
+    /// Evicts everything that no lease protects, and says how many blocks that were.
+    pub fn clear_cached(&mut self) -> usize {
+        let num_cached = self.index.len() - self.num_leased;
+        for _ in 0..num_cached {
             let evicted = self.evict();
             self.free.push_back(evicted);
         }
+        num_cached
     }
 
     fn root(&self) -> u32 {

@@ -181,9 +181,9 @@ impl Scheduler {
         self.tenants.stats()
     }
 
-    /// Forgets all cached blocks that no running sequence uses.
-    pub fn clear_cache(&mut self) {
-        self.pool.clear_cached();
+    /// Forgets all cached blocks that no running sequence uses, and says how many that were.
+    pub fn clear_cache(&mut self) -> usize {
+        self.pool.clear_cached()
     }
 
     /// Checks conservation of blocks (free + filling + cached + leased is all of them, each in one place), the prefix

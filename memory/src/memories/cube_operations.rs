@@ -148,6 +148,18 @@ impl MountedCube {
         self.read(|reader| Ok(Some(audit::consistency_proof(reader.connection(), earlier, &head)?)))
     }
 
+    /// The same from the head that was signed over this many entries; `None` where none was.
+    ///
+    /// # Errors
+    /// The actor may not read the log.
+    pub fn audit_consistency_from(&self, actor: &Actor, size: u64) -> Result<Option<ConsistencyProof>, MemoriesError> {
+        self.permit(actor, Action::ReadAudit)?;
+        match self.witnessed_head(size) {
+            Some(earlier) => self.audit_consistency(actor, &earlier),
+            None => Ok(None),
+        }
+    }
+
     pub(super) fn note_export(&self, actor: &Actor, action: &'static str) -> Result<(), MemoriesError> {
         let entry = Entry { action, objects: Vec::new(), reason: None, details: None };
         self.record_read(self.event(actor, entry, Outcome::Allowed))

@@ -5,10 +5,11 @@ use serde_json::json;
 
 use super::mounted::{Entry, MountedCube};
 use super::{MemoriesError, Purged};
-use crate::ItemId;
 use crate::governance::audit::{self, AuditFilter};
-use crate::governance::{Action, Actor, GovernanceError, grants};
+use crate::governance::receipt::{ErasurePlace, ErasureReceipt, PlaceCount, SignedReceipt};
+use crate::governance::{Action, Actor, CubeRef, GovernanceError, grants};
 use crate::store::{By, Erased, Store, StoreError};
+use crate::{ItemId, Timestamp};
 
 /// Most memories that are erased by one call.
 pub const NUM_ERASED_MAX: usize = 1_000;
@@ -24,6 +25,10 @@ pub struct Erasure {
     pub num_grants: u64,
     /// Audit entries whose names and reasons were removed; their proofs stay valid.
     pub num_audit_entries: u64,
+    /// Number of the audit entry that tells of it.
+    pub audit_seq: u64,
+    /// When it was written.
+    pub at: Timestamp,
     /// Whether no byte of it is left in any file of the cube. `false`: a reader still holds an old view; the next erasure or
     /// mount completes it.
     pub is_final: bool,
@@ -46,7 +51,7 @@ impl MountedCube {
             return Err(MemoriesError::TooMany { what: "memories", found: ids.len(), limit: NUM_ERASED_MAX });
         }
         let name = actor.to_string();
-        let (erased, num_grants, num_audit_entries) = self.change(actor, |tx| {
+        let (erased, num_grants, num_audit_entries, audit_seq, at) = self.change(actor, |tx| {
             for &id in ids {
                 self.permit_item(tx, actor, Action::EraseItems, id)?;
             }
@@ -61,15 +66,56 @@ impl MountedCube {
             let details = json!({ "named": erased.items.len(), "derived": erased.derived.len(),
                 "came_back": erased.came_back.len() });
             let objects = gone.into_iter().chain(came_back).collect();
+            // The entry is appended next, in the same transaction, so this is its number.
+            let audit_seq = audit::size(tx.connection())?;
             let entry = Entry { action: "item.erase", objects, reason, details: Some(details) };
-            Ok(((erased, num_grants, num_entries), entry))
+            Ok(((erased, num_grants, num_entries, audit_seq, tx.now()), entry))
         })?;
         let gone: Vec<ItemId> = erased.items.iter().chain(&erased.derived).map(|(_row, id)| *id).collect();
         let num_in_snapshots = self.erase_in_snapshots(&gone, By { actor: &name, reason })?;
         let is_final = self.purge_everywhere()? == Purged::Completely;
         self.seal()?;
         self.refresh_usage()?;
-        Ok(Erasure { erased, num_in_snapshots, num_grants, num_audit_entries, is_final })
+        Ok(Erasure { erased, num_in_snapshots, num_grants, num_audit_entries, audit_seq, at, is_final })
+    }
+
+    /// The signed receipt of an erasure. `elsewhere` is what the caller erased outside of the cube: KV blocks, adapters.
+    ///
+    /// # Errors
+    /// It is of more memories than one receipt names.
+    pub fn receipt(
+        &self,
+        erasure: &Erasure,
+        elsewhere: &[(ErasurePlace, PlaceCount)],
+    ) -> Result<SignedReceipt, MemoriesError> {
+        let CubeRef { id, owner, .. } = self.reference();
+        let items = erasure.gone().collect();
+        let mut receipt = ErasureReceipt::new(owner.clone(), *id, items, erasure.audit_seq, erasure.at)?;
+        let erased = &erasure.erased;
+        let (num_named, num_derived) = (erased.items.len() as u64, erased.derived.len() as u64);
+        for (place, erased, rebuilt) in [
+            (ErasurePlace::Items, num_named, erased.rebuilt.len() as u64),
+            (ErasurePlace::Derived, num_derived, 0),
+            (ErasurePlace::Versions, erased.num_versions, 0),
+            (ErasurePlace::Edges, erased.num_edges + erased.num_mentions + erased.num_relations, 0),
+            (ErasurePlace::Entities, erased.num_entities, 0),
+            (ErasurePlace::Vectors, erased.num_vectors, 0),
+            (ErasurePlace::IndexTerms, num_named + num_derived, 0),
+            (ErasurePlace::Outbox, erased.num_tasks, 0),
+            (ErasurePlace::Grants, erasure.num_grants, 0),
+            (ErasurePlace::AuditEntries, erasure.num_audit_entries, 0),
+            (ErasurePlace::Snapshots, erasure.num_in_snapshots, 0),
+        ] {
+            receipt.record(place, PlaceCount { erased, rebuilt, pending: 0 });
+        }
+        for (place, count) in elsewhere {
+            receipt.record(*place, *count);
+        }
+        if erasure.is_final && receipt.num_pending() == 0 {
+            // A clock that went back must not make a finished erasure look unfinished.
+            receipt.finish(self.now().max(erasure.at))?;
+        }
+        Ok(receipt.sign(&self.shared().audit_key))
     }
 
     /// Removes what earlier audit entries say about an erased memory: who and why. That something happened stays.

@@ -9,7 +9,7 @@ use super::index::CubeIndex;
 use super::{Embedder, MemoriesError};
 use crate::cube::{CubeDirectory, Manifest};
 use crate::governance::audit::{
-    self, AuditEvent, AuditReport, HeadsFile, NUM_OBJECTS_MAX, NUM_READS_WAITING_MAX, Outcome, ReadAudit,
+    self, AuditEvent, AuditReport, HeadsFile, NUM_OBJECTS_MAX, NUM_READS_WAITING_MAX, Outcome, ReadAudit, TreeHead,
 };
 use crate::governance::policy::{Denied, DeniedAnswer};
 use crate::governance::quota::{QuotaBook, Storage};
@@ -344,6 +344,12 @@ impl MountedCube {
         let mut keys = vec![self.shared.audit_key.public()];
         keys.extend_from_slice(others);
         self.read(|reader| Ok(audit::verify(reader.connection(), &self.reference.id, &heads, &keys)?))
+    }
+
+    /// The head over this many entries among those that are kept outside the cube.
+    pub(super) fn witnessed_head(&self, size: u64) -> Option<TreeHead> {
+        let heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
+        heads.heads().iter().rev().find(|head| head.size == size).cloned()
     }
 
     /// Builds the index anew, with another embedder or after a failure.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::*;
 use crate::cube::CubeName;
+use crate::governance::audit::AuditFilter;
 use crate::governance::quota::{Quota, QuotaBook};
 use crate::governance::retention::RetentionRules;
 use crate::governance::{Actor, AuditKey, GovernanceError, Identity, PolicyEngine, Right, Role, Subject};
-use crate::item::{ItemPatch, NewItem};
+use crate::item::{ItemPatch, NewItem, Scope};
 use crate::lifecycle::ItemState;
 use crate::store::ItemFilter;
 use crate::{Clock, ItemId};
@@ -180,6 +181,49 @@ fn recalled_memories_become_active() {
     assert_eq!(cube.housekeep().expect("kept").num_activated, 1);
     assert_eq!(cube.get(&ann, id, None).expect("there").state, ItemState::Activated);
     assert_eq!(cube.housekeep().expect("kept"), Housekept::default());
+}
+
+#[test]
+fn a_receipt_is_signed_and_counts_what_was_erased_elsewhere() {
+    use crate::governance::receipt::{ErasurePlace, ErasureStatus, PlaceCount};
+    let place = Place::new();
+    let ann = actor("acme", Role::Admin);
+    let cube = place.cube(&ann, "notes");
+    let ids = add(&cube, &ann, &["The lab code is 4417", "Velka likes teal"]);
+    let erasure = cube.erase(&ann, &[ids[0]], Some("asked for")).expect("erased");
+    let blocks = PlaceCount { erased: 7, ..PlaceCount::default() };
+    let receipt = cube.receipt(&erasure, &[(ErasurePlace::KvDevice, blocks)]).expect("signed");
+    receipt.verify(&AuditKey::from_seed(&[7; 32]).public()).expect("by the server's key");
+    assert_eq!(receipt.receipt.items, [ids[0]]);
+    assert_eq!(receipt.receipt.places[&ErasurePlace::KvDevice].erased, 7);
+    assert!(matches!(receipt.receipt.status, ErasureStatus::Final { .. }));
+    let entries = cube.audit(&ann, &AuditFilter::default(), 100).expect("read");
+    let entry = &entries[usize::try_from(receipt.receipt.audit_seq).expect("small")];
+    assert_eq!((entry.action.as_str(), entry.reason.as_deref()), ("item.erase", Some("asked for")));
+}
+
+#[test]
+fn an_export_gives_everything_to_admins_and_a_subject_gets_what_is_about_it() {
+    let place = Place::new();
+    let ann = actor("acme", Role::Admin);
+    let cube = place.cube(&ann, "notes");
+    let scope = Scope { user: Some("velka".to_owned()), ..Scope::default() };
+    let own = NewItem { scope: scope.clone(), ..NewItem::fact("Velka likes teal") };
+    let own = cube.add(&ann, vec![own], AddOptions::default()).expect("added")[0].item.id;
+    let texts: Vec<String> = (0..NUM_EXPORTED_PER_PAGE).map(|number| format!("The code is {number}")).collect();
+    add(&cube, &ann, &texts.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut export = cube.begin_export(&ann).expect("begun");
+    let mut records = Vec::new();
+    while let Some(page) = cube.export_page(&mut export).expect("read") {
+        records.extend(page);
+    }
+    assert_eq!(records.len(), NUM_EXPORTED_PER_PAGE + 1);
+    assert!(records.iter().all(|record| record.versions.len() == 1));
+    assert!(cube.begin_export(&actor("acme", Role::User)).is_err());
+    let about = cube.export_subject(&ann, &scope, Some("asked for")).expect("exported");
+    assert_eq!(about.records.iter().map(|record| record.item.id).collect::<Vec<_>>(), [own]);
+    assert!(about.audit.iter().any(|entry| entry.action == "item.add"));
+    assert!(cube.export_subject(&actor("acme", Role::User), &scope, None).is_err());
 }
 
 fn files_with(folder: &Path, text: &str) -> Vec<std::path::PathBuf> {

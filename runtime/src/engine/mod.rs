@@ -210,11 +210,12 @@ impl EngineHandle {
         !self.commands.is_closed()
     }
 
-    /// Forgets every cached block that no running sequence uses; for benchmarks.
+    /// Forgets every cached block that no running sequence uses, and says how many that were: after an erasure, and
+    /// for benchmarks.
     ///
     /// # Errors
     /// The engine is gone.
-    pub async fn clear_cache(&self) -> Result<(), EngineError> {
+    pub async fn clear_cache(&self) -> Result<usize, EngineError> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::ClearCache { reply }).await.map_err(|_closed| EngineError::Stopped)?;
         answer.await.map_err(|_closed| EngineError::Stopped)

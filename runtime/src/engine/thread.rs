@@ -28,7 +28,7 @@ pub(super) struct Submission {
 /// What the rest of the process may ask of the thread.
 pub(super) enum Command {
     Submit { submissions: Vec<Submission>, reply: oneshot::Sender<Result<(), EngineError>> },
-    ClearCache { reply: oneshot::Sender<()> },
+    ClearCache { reply: oneshot::Sender<usize> },
     Shutdown,
 }
 
@@ -162,8 +162,9 @@ impl EngineThread {
                 Flow::Continue
             }
             Command::ClearCache { reply } => {
-                self.scheduler.clear_cache();
-                let _ = reply.send(());
+                let num_blocks = self.scheduler.clear_cache();
+                // Whoever asked may have gone; the blocks are free all the same.
+                let _ = reply.send(num_blocks);
                 Flow::Continue
             }
             Command::Shutdown => Flow::Stop,

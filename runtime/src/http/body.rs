@@ -14,6 +14,15 @@ use super::fields::{Fields, describe, quoted};
 /// writes sees a broken connection instead of the answer.
 const DRAINED_BYTES_MAX: usize = 64 << 20;
 
+/// Types of files beside JSON.
+const FILE_TYPES: [&str; 5] = [
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "application/x-jsonlines",
+    "application/octet-stream",
+];
+
 /// What a body may cost.
 #[derive(Debug, Clone, Copy)]
 pub struct BodyLimits {
@@ -29,6 +38,23 @@ pub struct BodyLimits {
 /// Too large, too slow, cut off, or declared to be something else.
 pub async fn read(headers: &HeaderMap, body: Body, limits: BodyLimits) -> Result<Vec<u8>, ApiError> {
     check_media_type(headers)?;
+    read_within(headers, body, limits).await
+}
+
+/// Reads a body that declares to be a file of JSON or of something that is not to be looked into.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_file(headers: &HeaderMap, body: Body, limits: BodyLimits) -> Result<Vec<u8>, ApiError> {
+    let essence = essence(headers);
+    // None of these can be sent by a web page without asking first.
+    if !FILE_TYPES.contains(&essence.as_str()) {
+        check_media_type(headers)?;
+    }
+    read_within(headers, body, limits).await
+}
+
+async fn read_within(headers: &HeaderMap, body: Body, limits: BodyLimits) -> Result<Vec<u8>, ApiError> {
     let too_large = ApiError::BodyTooLarge { limit_bytes: limits.bytes_max };
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     // A client that waits for "100 Continue" has not begun to send: it can be answered at once.
@@ -78,12 +104,18 @@ async fn read_bytes(body: Body, bytes_max: usize) -> Result<Option<Vec<u8>>, Api
 /// JSON must be declared as such: a web page cannot do so for a foreign server without asking it first, which keeps
 /// pages in a browser from using a server on the same machine.
 fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
-    let declared = headers.get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap_or("?"));
-    let essence = declared.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let essence = essence(headers);
     if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
         return Ok(());
     }
+    let declared = headers.get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap_or("?"));
     Err(ApiError::MediaType { got: quoted(declared) })
+}
+
+/// The declared media type without its parameters.
+fn essence(headers: &HeaderMap) -> String {
+    let declared = headers.get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap_or("?"));
+    declared.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 #[cfg(test)]

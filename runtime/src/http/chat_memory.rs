@@ -18,7 +18,6 @@ use tokio::task::JoinHandle;
 use super::auth::Caller;
 use super::error::ApiError;
 use super::fields::quoted;
-use super::memory_error::memory_error;
 use super::memory_options::{MemoryOptions, RecallMode, TraceReport, WriteMode};
 use super::messages::Conversation;
 use super::state::Shared;
@@ -66,7 +65,7 @@ impl ChatMemory {
                     Some(_) => Err(ApiError::Missing { param: "memory.cubes".to_owned() }),
                 };
             }
-            Err(error) => return Err(memory_error(error)),
+            Err(error) => return Err(ApiError::from(error)),
         };
         let turns = conversation.turns();
         let query = if plan.recalls() { query_of(&turns) } else { None };
@@ -178,7 +177,7 @@ fn actor_of(caller: &Caller, options: Option<&MemoryOptions>) -> Result<Actor, A
             allowed: format!("1 to {max_len} bytes without control or invisible characters"),
             got: format!("{:?}", quoted(&name)),
         },
-        error => memory_error(error.into()),
+        error => ApiError::from(MemoriesError::from(error)),
     })
 }
 
@@ -191,7 +190,7 @@ fn recall_measured(
     let began = Instant::now();
     let template = &app.parts.memory_defaults.template;
     let recaller = Recaller { actor, plain_text: &app.plain_text, template };
-    let recall = recaller.recall(cubes, request).map_err(memory_error)?;
+    let recall = recaller.recall(cubes, request).map_err(ApiError::from)?;
     app.metrics.memory.observe_recall(began.elapsed(), recall.memories.len());
     Ok(recall)
 }
@@ -265,7 +264,7 @@ impl TurnWriter {
     fn write(self) -> Value {
         let app = Arc::clone(&self.app);
         let name = self.cube.manifest().name.clone();
-        let mut outcome = self.try_write().unwrap_or_else(|error| failed("failed", &memory_error(error)));
+        let mut outcome = self.try_write().unwrap_or_else(|error| failed("failed", &ApiError::from(error)));
         let metrics = &app.metrics.memory;
         let counter = match outcome["status"].as_str() {
             Some("written") => &metrics.written,
@@ -289,7 +288,7 @@ impl TurnWriter {
                 Ok(json!({"status": "written", "items": added.iter().flatten().map(added_json).collect::<Vec<_>>()}))
             }
             Err(error) if error.is_lasting() => Err(error),
-            Err(error) => Ok(failed("queued", &memory_error(error))),
+            Err(error) => Ok(failed("queued", &ApiError::from(error))),
         }
     }
 }

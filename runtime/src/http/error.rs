@@ -5,9 +5,10 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use memory::MemoryError;
 use memory::governance::{Permission, Role};
+use memory::memories::MemoriesError;
 use serde_json::{Value, json};
 
-use super::memory_error::MemoryFailure;
+use super::memory_api::{RETRY_AFTER_BUSY_S, Refusal};
 use crate::engine::EngineError;
 
 /// Advice in `Retry-After` when the server is going down: time for a replacement to come up.
@@ -206,9 +207,29 @@ pub enum ApiError {
     /// The engine refused or failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// Memory failed or refused.
-    #[error(transparent)]
-    Memory(#[from] MemoryFailure),
+    /// The memory refused or failed. Its own words may name files: clients get those of the [`Refusal`].
+    #[error("{}", Refusal::of(.0).message)]
+    Memory(Box<MemoriesError>),
+    /// `If-Match` names another version than the present one.
+    #[error("the memory is at version {found}, but if-match asks for version {expected}")]
+    Precondition {
+        /// Version that the client knows.
+        expected: u64,
+        /// Version that there is.
+        found: u64,
+    },
+    /// A file of memories cannot be imported.
+    #[error("the file cannot be imported: {reason}")]
+    Import {
+        /// What the reader said.
+        reason: String,
+    },
+    /// Embeddings were asked for where nothing makes them.
+    #[error(
+        "no embedder is configured, so there are no embeddings: start the server with one (`memos serve --help` lists \
+         the options under Memory)"
+    )]
+    NoEmbedder,
     /// A task of the server died; the request can be repeated.
     #[error("an internal task failed: {task}")]
     Task {
@@ -232,13 +253,14 @@ impl ApiError {
             Self::MediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
-            Self::UnknownModel { .. } | Self::NotFound { .. } => StatusCode::NOT_FOUND,
+            Self::UnknownModel { .. } | Self::NotFound { .. } | Self::NoEmbedder => StatusCode::NOT_FOUND,
+            Self::Memory(error) => Refusal::of(error).status,
+            Self::Precondition { .. } => StatusCode::PRECONDITION_FAILED,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::MissingKey | Self::RefusedKey => StatusCode::UNAUTHORIZED,
             Self::Forbidden { .. } | Self::ForeignHost { .. } => StatusCode::FORBIDDEN,
             Self::Keys(_) | Self::Deadline { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Task { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Memory(failure) => failure.status,
             Self::Engine(error) => match error {
                 EngineError::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,
                 EngineError::ShuttingDown | EngineError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
@@ -254,6 +276,7 @@ impl ApiError {
     /// OpenAI's `type`.
     fn kind(&self) -> &'static str {
         match self.status() {
+            _ if self.code() == "insufficient_quota" => "insufficient_quota",
             StatusCode::UNAUTHORIZED => "authentication_error",
             StatusCode::FORBIDDEN => "permission_error",
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
@@ -291,8 +314,11 @@ impl ApiError {
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::QueueTooSmall { .. } => "too_many_sequences",
             Self::Deadline { .. } => "deadline_exceeded",
+            Self::Memory(error) => Refusal::of(error).code,
+            Self::Precondition { .. } => "version_conflict",
+            Self::Import { .. } => "invalid_import",
+            Self::NoEmbedder => "embedder_not_configured",
             Self::Task { .. } => "internal_error",
-            Self::Memory(failure) => failure.code,
             Self::Engine(EngineError::QueueFull { .. }) => "queue_full",
             Self::Engine(EngineError::ShuttingDown) => "shutting_down",
             Self::Engine(EngineError::Stopped) => "engine_stopped",
@@ -317,6 +343,8 @@ impl ApiError {
             Self::Template { .. } => Some("messages"),
             Self::QueueTooSmall { .. } => Some("n"),
             Self::Deadline { .. } => Some("timeout_ms"),
+            Self::Memory(error) => Refusal::of(error).param,
+            Self::Precondition { .. } => Some("if-match"),
             Self::Engine(EngineError::EmptyPrompt | EngineError::TokenOutOfRange { .. }) => Some("prompt"),
             _ => None,
         }
@@ -324,7 +352,21 @@ impl ApiError {
 
     /// The body of an error answer, also sent as the last event of a stream that fails.
     pub fn to_json(&self) -> Value {
-        json!({"error": {"message": self.to_string(), "type": self.kind(), "param": self.param(), "code": self.code()}})
+        let (kind, param, code) = (self.kind(), self.param(), self.code());
+        let mut error = json!({"message": self.to_string(), "type": kind, "param": param, "code": code});
+        match self {
+            Self::Memory(memory) => {
+                for (name, value) in Refusal::of(memory).details {
+                    error[name] = value;
+                }
+            }
+            Self::Precondition { expected, found } => {
+                error["expected"] = json!(expected);
+                error["found"] = json!(found);
+            }
+            _ => {}
+        }
+        json!({"error": error})
     }
 
     fn headers(&self) -> HeaderMap {
@@ -340,12 +382,21 @@ impl ApiError {
             Self::Deadline { .. } => {
                 headers.insert("x-should-retry", HeaderValue::from_static("false"));
             }
+            Self::Memory(_) if self.code() == "busy" => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_BUSY_S));
+            }
             Self::MissingKey | Self::RefusedKey => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             _ => {}
         }
         headers
+    }
+}
+
+impl From<MemoriesError> for ApiError {
+    fn from(error: MemoriesError) -> Self {
+        Self::Memory(Box::new(error))
     }
 }
 

@@ -42,6 +42,11 @@ impl Fields {
         self.map.remove(field).filter(|value| !value.is_null())
     }
 
+    /// Takes a field out where `null` means something else than its absence.
+    pub fn take_with_null(&mut self, field: &str) -> Option<Value> {
+        self.map.remove(field)
+    }
+
     /// Takes a field that must be there.
     ///
     /// # Errors

@@ -2,8 +2,9 @@
 //!
 //! A request passes the files in this order: `listener` (connections) → `routes` → `access_log` → `auth` →
 //! `completions` (handlers) → `body` → `preparation` (`chat_request`, `completion_request`, `options`, `messages`,
-//! over `fields`; `chat_memory` with `memory_options`; template and tokenizer) → `submission` (engine) → `choice` (`assembler`, `stop_strings`) →
-//! `choices` → `answer` (`chat_format`, `completion_format`, `logprobs`, `usage`).
+//! over `fields`; `chat_memory` with `memory_options`; template and tokenizer) → `submission` (engine) → `choice`
+//! (`assembler`, `stop_strings`) → `choices` → `answer` (`chat_format`, `completion_format`, `logprobs`, `usage`).
+//! Requests about memory go from `auth` to `memory_api`.
 
 mod access_log;
 mod answer;
@@ -27,7 +28,7 @@ mod listen_policy;
 mod listener;
 mod log;
 mod logprobs;
-mod memory_error;
+mod memory_api;
 mod memory_metrics;
 mod memory_options;
 mod messages;

@@ -15,6 +15,7 @@ mod tests {
     use super::super::completion_request::CompletionRequest;
     use super::super::error::ApiError;
     use super::super::fields::Fields;
+    use super::super::memory_api::Input;
     use super::super::routes::{Endpoint, Method};
     use super::DOCUMENT;
 
@@ -23,11 +24,7 @@ mod tests {
     }
 
     fn operation(document: &Value, endpoint: Endpoint) -> Value {
-        let method = match endpoint.method() {
-            Method::Get => "get",
-            Method::Post => "post",
-        };
-        document["paths"][endpoint.path()][method].clone()
+        document["paths"][endpoint.path()][endpoint.method().as_str()].clone()
     }
 
     #[test]
@@ -41,12 +38,8 @@ mod tests {
                 item.as_object().expect("operations").keys().map(move |method| (path.clone(), method.clone()))
             })
             .collect();
-        let served: BTreeSet<(String, String)> = Endpoint::ALL
-            .into_iter()
-            .map(|endpoint| {
-                let method = if endpoint.method() == Method::Get { "get" } else { "post" };
-                (endpoint.path().to_owned(), method.to_owned())
-            })
+        let served: BTreeSet<(String, String)> = Endpoint::all()
+            .map(|endpoint| (endpoint.path().to_owned(), endpoint.method().as_str().to_owned()))
             .collect();
         assert_eq!(described, served);
     }
@@ -59,17 +52,24 @@ mod tests {
     #[test]
     fn public_routes_ask_for_no_key_and_the_others_tell_their_refusals() {
         let document = document();
-        for endpoint in Endpoint::ALL {
+        for endpoint in Endpoint::all() {
             let operation = operation(&document, endpoint);
             let is_public = endpoint.requirement() == Requirement::Public;
             assert_eq!(operation["security"] == json!([]), is_public, "{endpoint:?}");
             for status in ["401", "403"] {
                 assert_eq!(operation["responses"].get(status).is_some(), !is_public, "{endpoint:?} {status}");
             }
-            for status in ["400", "408", "413", "415"] {
-                let has_body = endpoint.method() == Method::Post;
+            let has_body = operation.get("requestBody").is_some();
+            for status in ["408", "413", "415"] {
                 assert_eq!(operation["responses"].get(status).is_some(), has_body, "{endpoint:?} {status}");
             }
+            let takes_fields = has_body || matches!(endpoint, Endpoint::Memory(_));
+            assert_eq!(operation["responses"].get("400").is_some(), takes_fields, "{endpoint:?}");
+            let needs_body = match endpoint {
+                Endpoint::Memory(endpoint) => endpoint.input() != Input::Nothing,
+                other => other.method() == Method::Post,
+            };
+            assert_eq!(has_body, needs_body, "{endpoint:?}");
         }
     }
 

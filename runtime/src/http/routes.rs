@@ -1,5 +1,6 @@
 //! The routes: one table from which the router is built and against which the OpenAPI document is tested.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Router;
@@ -9,6 +10,7 @@ use memory::governance::Permission;
 
 use super::access_log::{Observer, observe};
 use super::auth::{Guard, Requirement, authorize};
+use super::memory_api::MemoryEndpoint;
 use super::state::{AppState, Shared};
 use super::{completions, pages, tokens};
 
@@ -36,6 +38,8 @@ pub enum Endpoint {
     Metrics,
     /// Description of all of this.
     OpenApi,
+    /// Something about memory.
+    Memory(MemoryEndpoint),
 }
 
 /// Method of an endpoint.
@@ -43,13 +47,39 @@ pub enum Endpoint {
 pub enum Method {
     /// Reads.
     Get,
-    /// Has a body.
+    /// Has a body, mostly.
     Post,
+    /// Changes what is there.
+    Patch,
+    /// Takes away what is there.
+    Delete,
+}
+
+impl Method {
+    /// The name, as the OpenAPI document has it.
+    #[cfg(test)]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Post => "post",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
+        }
+    }
+
+    fn filter(self) -> MethodFilter {
+        match self {
+            Self::Get => MethodFilter::GET,
+            Self::Post => MethodFilter::POST,
+            Self::Patch => MethodFilter::PATCH,
+            Self::Delete => MethodFilter::DELETE,
+        }
+    }
 }
 
 impl Endpoint {
-    /// All of them.
-    pub const ALL: [Self; 9] = [
+    /// Those of the model and of operation.
+    const OWN: [Self; 9] = [
         Self::ChatCompletions,
         Self::Completions,
         Self::Models,
@@ -60,6 +90,11 @@ impl Endpoint {
         Self::Metrics,
         Self::OpenApi,
     ];
+
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::OWN.into_iter().chain(MemoryEndpoint::ALL.iter().copied().map(Self::Memory))
+    }
 
     /// The path as the OpenAPI document has it.
     pub fn path(self) -> &'static str {
@@ -73,6 +108,7 @@ impl Endpoint {
             Self::Health => "/health",
             Self::Metrics => "/metrics",
             Self::OpenApi => "/openapi.json",
+            Self::Memory(endpoint) => endpoint.path(),
         }
     }
 
@@ -90,6 +126,7 @@ impl Endpoint {
         match self {
             Self::ChatCompletions | Self::Completions | Self::Tokenize | Self::Detokenize => Method::Post,
             Self::Models | Self::Model | Self::Health | Self::Metrics | Self::OpenApi => Method::Get,
+            Self::Memory(endpoint) => endpoint.method(),
         }
     }
 
@@ -101,14 +138,12 @@ impl Endpoint {
             Self::Models | Self::Model | Self::Tokenize | Self::Detokenize => Requirement::Permission(Permission::Read),
             Self::Metrics => Requirement::Permission(Permission::Observe),
             Self::Health | Self::OpenApi => Requirement::Public,
+            Self::Memory(endpoint) => endpoint.requirement(),
         }
     }
 
     fn handler(self) -> MethodRouter<Arc<Shared>> {
-        let filter = match self.method() {
-            Method::Get => MethodFilter::GET,
-            Method::Post => MethodFilter::POST,
-        };
+        let filter = self.method().filter();
         match self {
             Self::ChatCompletions => on(filter, completions::chat_completions),
             Self::Completions => on(filter, completions::completions),
@@ -119,6 +154,7 @@ impl Endpoint {
             Self::Health => on(filter, pages::health),
             Self::Metrics => on(filter, pages::metrics),
             Self::OpenApi => on(filter, pages::openapi_document),
+            Self::Memory(endpoint) => endpoint.handler(filter),
         }
     }
 }
@@ -128,15 +164,19 @@ pub fn router(state: AppState) -> Router {
     let app = state.shared;
     let observer = |route| Observer { app: Arc::clone(&app), route };
     let mut router = Router::new();
-    for endpoint in Endpoint::ALL {
-        let guard = Guard { app: Arc::clone(&app), requirement: endpoint.requirement() };
-        // The last layer is the outermost: a request is first observed, then its caller is checked.
-        let handler = endpoint
-            .handler()
-            .layer(from_fn_with_state(guard, authorize))
-            .fallback(pages::method_not_allowed)
-            .layer(from_fn_with_state(observer(endpoint.path()), observe));
-        router = router.route(endpoint.pattern(), handler);
+    let patterns: BTreeSet<&str> = Endpoint::all().map(Endpoint::pattern).collect();
+    for pattern in patterns {
+        // The last layer is the outermost: a request is first observed, then its caller is checked. What is asked of
+        // callers differs between the methods of a path; how it is observed does not.
+        let mut methods = MethodRouter::new();
+        let mut path = pattern;
+        for endpoint in Endpoint::all().filter(|endpoint| endpoint.pattern() == pattern) {
+            let guard = Guard { app: Arc::clone(&app), requirement: endpoint.requirement() };
+            methods = methods.merge(endpoint.handler().layer(from_fn_with_state(guard, authorize)));
+            path = endpoint.path();
+        }
+        let methods = methods.fallback(pages::method_not_allowed).layer(from_fn_with_state(observer(path), observe));
+        router = router.route(pattern, methods);
     }
     let unknown = any(pages::not_found).layer(from_fn_with_state(observer(UNKNOWN_ROUTE), observe));
     router.fallback_service(unknown.with_state(Arc::clone(&app))).with_state(app)

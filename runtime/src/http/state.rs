@@ -15,7 +15,7 @@ use super::body::BodyLimits;
 use super::drain::Drain;
 use super::error::ApiError;
 use super::metrics::Metrics;
-use crate::engine::{EngineHandle, Tenant};
+use crate::engine::{EngineError, EngineHandle, Tenant};
 use crate::recall::{MemoryDefaults, PlainText};
 
 /// BLAKE3 context of the salts, so that the server secret serves no two purposes with equal results.
@@ -35,6 +35,8 @@ pub struct HttpLimits {
     /// Requests that are parsed, rendered and tokenised at once: this work takes processor time and memory from the
     /// engine.
     pub num_preparing_max: usize,
+    /// Requests that work on memories at once: each holds a thread, and the store of a cube has few readers.
+    pub num_remembering_max: usize,
     /// Longest time for a request; a shorter one may come with the request. `None`: as long as it takes.
     pub request_timeout: Option<Duration>,
     /// How long a silent stream stays silent before a comment tells the client and proxies that it lives.
@@ -52,6 +54,7 @@ impl Default for HttpLimits {
             write_timeout: Duration::from_secs(60),
             num_connections_max: 4096,
             num_preparing_max: 4,
+            num_remembering_max: 8,
             request_timeout: None,
             keep_alive: Duration::from_secs(15),
             drain_timeout: Duration::from_secs(30),
@@ -106,9 +109,11 @@ pub struct Shared {
     pub preparing: Arc<Semaphore>,
     /// Makes memories harmless for the model's prompts.
     pub plain_text: PlainText,
+    /// Places for requests that work on memories.
+    pub remembering: Arc<Semaphore>,
     /// When the server started, which is told as the model's creation time.
     pub created_unix_s: u64,
-    tenants: Mutex<HashMap<String, Tenant>>,
+    tenants: Mutex<Tenants>,
     id_key: [u8; 32],
     num_ids: AtomicU64,
 }
@@ -123,6 +128,7 @@ impl Shared {
             drain: Drain::default(),
             preparing: Arc::new(Semaphore::new(parts.limits.num_preparing_max.max(1))),
             plain_text: PlainText::new(Arc::clone(&parts.tokenizer)),
+            remembering: Arc::new(Semaphore::new(parts.limits.num_remembering_max.max(1))),
             created_unix_s: now.as_secs(),
             tenants: Mutex::default(),
             id_key,
@@ -135,16 +141,37 @@ impl Shared {
     pub fn tenant(&self, name: &str) -> Tenant {
         // Names come from the key file, which bounds their number.
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tenant) = tenants.get(name) {
+        if let Some(tenant) = tenants.by_name.get(name) {
             return tenant.clone();
         }
         let tenant = Tenant {
             name: name.into(),
-            id: TenantId(tenants.len() as u64),
-            salt: tenant_salt(&self.parts.server_secret, name),
+            id: TenantId(tenants.by_name.len() as u64),
+            salt: tenant_salt(&self.parts.server_secret, name, tenants.epoch),
         };
-        tenants.insert(name.to_owned(), tenant.clone());
+        tenants.by_name.insert(name.to_owned(), tenant.clone());
         tenant
+    }
+
+    /// Sees to it that no KV which was computed before this can be hit after it, whoever computed it: which blocks
+    /// were computed over a memory is not recorded, and a memory may have been read by every tenant that it was
+    /// shared with. Blocks that running sequences need stay until those end, under keys that nobody asks for any
+    /// more. Says how many blocks were dropped.
+    ///
+    /// The epoch is counted from the start of the process: no KV outlives it.
+    ///
+    /// # Errors
+    /// The engine is gone, and its cache with it.
+    pub async fn forget_cached(&self) -> Result<usize, EngineError> {
+        {
+            let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+            tenants.epoch += 1;
+            let epoch = tenants.epoch;
+            for (name, tenant) in &mut tenants.by_name {
+                tenant.salt = tenant_salt(&self.parts.server_secret, name, epoch);
+            }
+        }
+        self.parts.engine.clear_cache().await
     }
 
     /// A new id with this prefix, unique over restarts.
@@ -166,11 +193,20 @@ impl Shared {
     }
 }
 
+/// The tenants that have been seen since the start.
+#[derive(Default)]
+struct Tenants {
+    by_name: HashMap<String, Tenant>,
+    /// How often cached memory was forgotten; part of every salt.
+    epoch: u64,
+}
+
 /// The salt of a tenant: only this server can compute it, and it outlives the tenant's API keys.
-fn tenant_salt(server_secret: &[u8; 32], tenant: &str) -> [u8; 32] {
+fn tenant_salt(server_secret: &[u8; 32], tenant: &str, epoch: u64) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key(SALT_CONTEXT);
-    // The secret has a fixed length, so that no other pair of secret and name gives the same bytes.
+    // Secret and epoch have a fixed length, so that no other three of secret, epoch and name give the same bytes.
     hasher.update(server_secret);
+    hasher.update(&epoch.to_le_bytes());
     hasher.update(tenant.as_bytes());
     *hasher.finalize().as_bytes()
 }
@@ -180,10 +216,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn salts_differ_by_tenant_and_by_secret_and_last() {
-        let salt = tenant_salt(&[1; 32], "a");
-        assert_eq!(salt, tenant_salt(&[1; 32], "a"));
-        assert_ne!(salt, tenant_salt(&[1; 32], "b"));
-        assert_ne!(salt, tenant_salt(&[2; 32], "a"));
+    fn salts_differ_by_tenant_secret_and_epoch_and_last() {
+        let salt = tenant_salt(&[1; 32], "a", 0);
+        assert_eq!(salt, tenant_salt(&[1; 32], "a", 0));
+        assert_ne!(salt, tenant_salt(&[1; 32], "b", 0));
+        assert_ne!(salt, tenant_salt(&[2; 32], "a", 0));
+        assert_ne!(salt, tenant_salt(&[1; 32], "a", 1));
     }
 }

@@ -129,6 +129,22 @@ impl TestServer {
         (status, answer["error"].clone())
     }
 
+    /// Asks as the holder of a key, with JSON or without, and returns status, headers and JSON of the answer.
+    pub async fn ask_as(
+        &self,
+        key: &str,
+        (method, path): (&str, &str),
+        body: Option<&Value>,
+    ) -> (StatusCode, HeaderMap, Value) {
+        let request =
+            Request::builder().method(method).uri(path).header(header::AUTHORIZATION, format!("Bearer {key}"));
+        let request = match body {
+            None => request.body(Body::empty()),
+            Some(body) => request.header(header::CONTENT_TYPE, "application/json").body(Body::from(body.to_string())),
+        };
+        read(self.send(request.expect("a request")).await).await
+    }
+
     /// Posts JSON with `"stream": true` and returns the events before `[DONE]`.
     pub async fn stream(&self, path: &str, mut body: Value) -> Vec<Value> {
         body["stream"] = json!(true);

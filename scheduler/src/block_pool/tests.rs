@@ -132,11 +132,11 @@ fn a_lease_on_the_deepest_block_protects_the_whole_chain() {
     let lease = fill(&mut pool, &[1, 2, 3]);
     assert_eq!(pool.counts(), BlockCounts { free: 1, filling: 0, cached: 0, leased: 3 });
     assert!(pool.allocate(2).is_none());
-    pool.clear_cached();
+    assert_eq!(pool.clear_cached(), 0);
     assert_eq!(num_found(&pool, &[1, 2, 3]), 3);
     pool.release(lease);
     assert_eq!(pool.counts(), BlockCounts { free: 1, filling: 0, cached: 3, leased: 0 });
-    pool.clear_cached();
+    assert_eq!(pool.clear_cached(), 3);
     assert_eq!(pool.counts().free, 4);
 }
 
@@ -279,8 +279,8 @@ fn random_operation(pool: &mut BlockPool, naive: &mut NaiveCache, holders: &mut 
             }
         }
         9 if rng.chance(3) => {
-            pool.clear_cached();
             let leased: Vec<Vec<u32>> = naive.entries.keys().filter(|path| naive.is_leased(path)).cloned().collect();
+            assert_eq!(pool.clear_cached(), naive.entries.len() - leased.len());
             naive.entries.retain(|path, _| leased.contains(path));
         }
         _ => {}
