@@ -11,7 +11,6 @@ mod report;
 mod reuse_report;
 mod serve;
 mod statistics;
-mod table;
 mod workload;
 
 use std::ops::Range;
