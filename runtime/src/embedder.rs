@@ -53,8 +53,7 @@ impl EmbedderChoice {
             Self::Model(model) => {
                 let folder = models::hub::resolve(model, &environment.hub_options(), progress)
                     .with_context(|| format!("cannot find the embedder {model}"))?;
-                let local = LocalEmbedder::load(folder)
-                    .with_context(|| format!("cannot load the embedder {model}"))?;
+                let local = LocalEmbedder::load(folder).with_context(|| format!("cannot load the embedder {model}"))?;
                 Some(Arc::new(local))
             }
             Self::Service(place) => {

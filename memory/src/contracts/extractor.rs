@@ -20,7 +20,16 @@ pub fn check_extractor(extractor: &dyn Extractor, told: &str) -> Result<(), Stri
     let mixed = [(Role::System, told), (Role::User, told), (Role::Assistant, told), (Role::User, told)];
     extract(extractor, &input(&mixed))?;
     extract(extractor, &ExtractionInput { speakers: Speakers::UserAndAssistant, ..input(&mixed) })?;
-    for text in ["", " \n\t ", "?", "«»„“\u{200b}\u{301}", "🍵🍵🍵", "((((((((", "\u{5d0}\u{202e}abc", "'; DROP TABLE items; --"] {
+    for text in [
+        "",
+        " \n\t ",
+        "?",
+        "«»„“\u{200b}\u{301}",
+        "🍵🍵🍵",
+        "((((((((",
+        "\u{5d0}\u{202e}abc",
+        "'; DROP TABLE items; --",
+    ] {
         extract(extractor, &input(&[(Role::User, text), (Role::User, told)]))?;
     }
     extract(extractor, &input(&[]))?;
@@ -80,9 +89,12 @@ fn check_fields(candidate: &Candidate) -> Result<(), String> {
         format!("a salience is between 0 and 1, but that of {text:?} is {}", candidate.salience)
     })?;
     for (what, labels) in [("tags", &candidate.tags), ("entities", &candidate.entities)] {
-        let fits = |label: &String| !label.trim().is_empty() && label.len() <= LABEL_BYTES_MAX && !label.contains(is_control);
+        let fits =
+            |label: &String| !label.trim().is_empty() && label.len() <= LABEL_BYTES_MAX && !label.contains(is_control);
         require(labels.len() <= NUM_LABELS_MAX && labels.iter().all(fits), || {
-            format!("{what} are at most {NUM_LABELS_MAX}, of 1 to {LABEL_BYTES_MAX} bytes, but those of {text:?} are {labels:?}")
+            format!(
+                "{what} are at most {NUM_LABELS_MAX}, of 1 to {LABEL_BYTES_MAX} bytes, but those of {text:?} are {labels:?}"
+            )
         })?;
     }
     let ordered = candidate.valid_from.zip(candidate.valid_to).is_none_or(|(from, to)| from < to);

@@ -31,7 +31,8 @@ pub fn check_judge(judge: &dyn Judge, contradiction: (&str, &str)) -> Result<(),
             })?;
         }
     }
-    for text in [contradiction.0, contradiction.1, "a", "東京は日本の首都です。", "'; DROP TABLE items; --"] {
+    for text in [contradiction.0, contradiction.1, "a", "東京は日本の首都です。", "'; DROP TABLE items; --"]
+    {
         let verdict = ask(judge, &claim(text), &claim(text))?;
         require(matches!(verdict, Verdict::Same | Verdict::Unknown | Verdict::Compatible), || {
             format!("{text:?} does not contradict itself, but the verdict is {}", verdict.as_str())

@@ -84,8 +84,7 @@ impl Memories {
         // The mounted cube counts for itself.
         drop(reservation);
         let details = json!({ "packed_by": unpacked.packed_by, "grants_dropped": num_grants_dropped });
-        let entry =
-            Entry { action: "cube.unpack", objects: Vec::new(), reason: how.reason, details: Some(details) };
+        let entry = Entry { action: "cube.unpack", objects: Vec::new(), reason: how.reason, details: Some(details) };
         cube.change(actor, |_tx| Ok(((), entry)))?;
         Ok(UnpackedCube { cube, packed_by: unpacked.packed_by, num_grants_dropped })
     }

@@ -95,8 +95,7 @@ impl MountedCube {
         // Asked here as well, so that nobody makes the server read a file for nothing.
         self.permit(actor, Action::WriteItems)?;
         let (mut items, mut report) = read(input, &options)?;
-        let adding =
-            AddOptions { duplicates: options.duplicates, reason: options.reason, ..AddOptions::default() };
+        let adding = AddOptions { duplicates: options.duplicates, reason: options.reason, ..AddOptions::default() };
         while !items.is_empty() {
             let rest = items.split_off(items.len().min(NUM_PER_BATCH));
             let batch = std::mem::replace(&mut items, rest);
@@ -115,12 +114,7 @@ impl MountedCube {
     ///
     /// # Errors
     /// The actor may not export, or the store or the output fails.
-    pub fn export(
-        &self,
-        actor: &Actor,
-        out: impl Write,
-        history: ExportedHistory,
-    ) -> Result<usize, MemoriesError> {
+    pub fn export(&self, actor: &Actor, out: impl Write, history: ExportedHistory) -> Result<usize, MemoriesError> {
         let allowed = self.permit(actor, Action::ExportCube)?;
         self.note_export(actor, "cube.export")?;
         self.read(|reader| {
@@ -145,10 +139,7 @@ impl MountedCube {
     }
 }
 
-fn read(
-    input: &mut dyn BufRead,
-    options: &ImportOptions<'_>,
-) -> Result<(Vec<NewItem>, ImportReport), ExchangeError> {
+fn read(input: &mut dyn BufRead, options: &ImportOptions<'_>) -> Result<(Vec<NewItem>, ImportReport), ExchangeError> {
     let (strictness, limits) = (options.strictness, &options.limits);
     let foreign = match options.format {
         ImportFormat::JsonLines => {

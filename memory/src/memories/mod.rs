@@ -8,6 +8,8 @@
 
 mod add;
 mod carry;
+#[cfg(test)]
+mod carry_tests;
 mod cube_operations;
 mod embedder;
 mod erase;
@@ -19,8 +21,6 @@ mod items;
 mod mounted;
 mod search;
 mod set;
-#[cfg(test)]
-mod carry_tests;
 #[cfg(test)]
 mod tests;
 

@@ -122,7 +122,8 @@ fn entries_text(entries: &[AuditEntry]) -> String {
             many => format!("{} memories", many.len()),
         };
         let actor = entry.actor.clone().unwrap_or_else(|| "(erased)".to_owned());
-        let reason = entry.reason.as_deref().map_or_else(|| "-".to_owned(), |reason| one_line(reason, REASON_CHARS_MAX));
+        let reason =
+            entry.reason.as_deref().map_or_else(|| "-".to_owned(), |reason| one_line(reason, REASON_CHARS_MAX));
         let (seq, at, outcome) = (entry.seq.to_string(), entry.at.to_string(), entry.outcome.to_string());
         table.push(vec![seq, at, actor, entry.action.clone(), outcome, objects, reason]);
     }

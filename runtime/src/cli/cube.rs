@@ -242,16 +242,17 @@ fn is_only_foreign(report: &AuditReport) -> bool {
 }
 
 fn unpack(local: &LocalMemories, file: &std::path::Path, how: Unpacking<'_>) -> anyhow::Result<()> {
-    let unpacked = local
-        .memories
-        .unpack(&local.actor, file, how)
-        .with_context(|| format!("cannot unpack {}", file.display()))?;
+    let unpacked =
+        local.memories.unpack(&local.actor, file, how).with_context(|| format!("cannot unpack {}", file.display()))?;
     let (manifest, num_dropped) = (unpacked.cube.manifest(), unpacked.num_grants_dropped);
     let text = || {
         let (name, id, packed_by) = (&manifest.name, manifest.id, &unpacked.packed_by);
-        format!("{name} is unpacked, with the id {id}; it was packed by tenant {packed_by}, and {num_dropped} grants were removed\n")
+        format!(
+            "{name} is unpacked, with the id {id}; it was packed by tenant {packed_by}, and {num_dropped} grants were removed\n"
+        )
     };
-    local.output.print(text, || {
-        json!({ "manifest": manifest, "packed_by": unpacked.packed_by, "num_grants_dropped": num_dropped })
-    })
+    local.output.print(
+        text,
+        || json!({ "manifest": manifest, "packed_by": unpacked.packed_by, "num_grants_dropped": num_dropped }),
+    )
 }

@@ -225,7 +225,13 @@ fn erase(local: &LocalMemories, cube: &MountedCube, ids: &[ItemId], reason: Opti
     let erasure = cube.erase(&local.actor, ids, reason)?;
     let gone: Vec<ItemId> = erasure.gone().collect();
     let rest = if erasure.is_final { "no byte of it is left" } else { "the next erasure or start purges the file" };
-    let text = || format!("{} memories are erased, {} of them derived: {rest}\n", gone.len(), gone.len() - ids.len().min(gone.len()));
+    let text = || {
+        format!(
+            "{} memories are erased, {} of them derived: {rest}\n",
+            gone.len(),
+            gone.len() - ids.len().min(gone.len())
+        )
+    };
     local.output.print(text, || {
         json!({
             "erased": gone,

@@ -116,8 +116,9 @@ impl Client {
         let (response, sender) = self.send(Method::POST, "/embeddings", Some(body)).await?;
         let body = read_whole(response, EMBEDDINGS_BYTES_MAX).await?;
         self.shared.put_back(sender);
-        vectors_of(&body, texts.len())
-            .ok_or_else(|| ClientError::Unexpected { reason: "/embeddings did not answer one vector a text".to_owned() })
+        vectors_of(&body, texts.len()).ok_or_else(|| ClientError::Unexpected {
+            reason: "/embeddings did not answer one vector a text".to_owned(),
+        })
     }
 
     /// Sends a request whose body asks for `"stream": true` and returns the stream once the server has accepted it.

@@ -42,7 +42,8 @@ fn serve_connection(connection: TcpStream, answer: &impl Fn(&Value) -> String) {
         let mut body = vec![0; len];
         reader.read_exact(&mut body).expect("a body");
         let answer = answer(&serde_json::from_slice(&body).expect("JSON"));
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", answer.len());
+        let head =
+            format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", answer.len());
         connection.write_all((head + &answer).as_bytes()).expect("sent");
     }
 }
@@ -101,7 +102,10 @@ fn a_vector_of_another_length_and_a_service_that_is_gone_are_errors() {
     let error = embedder.embed(&["a"], Purpose::Query).expect_err("refused");
     assert_eq!(error.to_string(), "a vector of 4 numbers came, but the model's have 3");
     let nobody: ServicePlace = "http://127.0.0.1:9/v1#m".parse().expect("a place");
-    assert!(matches!(HttpEmbedder::connect(&nobody, None), Err(HttpEmbedderError::Client(ClientError::Connect { .. }))));
+    assert!(matches!(
+        HttpEmbedder::connect(&nobody, None),
+        Err(HttpEmbedderError::Client(ClientError::Connect { .. }))
+    ));
 }
 
 #[test]

@@ -14,9 +14,7 @@ use clap::Args;
 use memory::ItemId;
 use memory::governance::{Actor, Identity, Role};
 use memory::item::{ItemKind, NewItem};
-use memory::memories::{
-    AddOptions, Duplicates, Embedder, Memories, Methods, MountedCube, SearchRequest,
-};
+use memory::memories::{AddOptions, Duplicates, Embedder, Memories, Methods, MountedCube, SearchRequest};
 use memory::search::fusion::{Floor, Fusion, Weights};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -121,7 +119,10 @@ pub fn run(args: &RetrievalArgs, environment: &Environment) -> anyhow::Result<()
     let queries = collection.queries(&args.split)?;
     let tuning = args.tune.as_deref().map(|split| collection.queries(split)).transpose()?;
     if args.tune.as_ref() == Some(&args.split) {
-        bail!("--tune {} are the queries that are measured: figures of what was chosen on them would mean little", args.split);
+        bail!(
+            "--tune {} are the queries that are measured: figures of what was chosen on them would mean little",
+            args.split
+        );
     }
     let embedder = args.embedder.open(environment, &mut DownloadLine::default())?;
     let embedder = embedder.map(|inner| KnownVectors::open(inner, args.vectors.clone())).transpose()?.map(Arc::new);
@@ -161,7 +162,8 @@ impl Bench {
             let item = |text: &str| NewItem { kind: ItemKind::Document, ..NewItem::fact(text) };
             let items = batch.iter().map(|document| item(&document.text)).collect();
             let added = cube.add(&actor, items, options)?;
-            documents.extend(added.into_iter().zip(batch).map(|(added, document)| (added.item.id, document.id.clone())));
+            documents
+                .extend(added.into_iter().zip(batch).map(|(added, document)| (added.item.id, document.id.clone())));
             progress.advance();
         }
         Ok(Self { cube, actor, documents, _memories: memories, _data_dir: data_dir, _folder: folder })
@@ -225,15 +227,8 @@ fn grid() -> Vec<Fusion> {
     by_score.chain([5.0, 20.0, 60.0].into_iter().flat_map(by_rank)).collect()
 }
 
-fn report(
-    collection: &Collection,
-    split: &str,
-    num_queries: usize,
-    rows: &[Row],
-    tuned: &[(Fusion, f64)],
-) -> String {
-    let mut text =
-        format!("{} documents, {num_queries} queries ({split})\n\n", collection.documents.len());
+fn report(collection: &Collection, split: &str, num_queries: usize, rows: &[Row], tuned: &[(Fusion, f64)]) -> String {
+    let mut text = format!("{} documents, {num_queries} queries ({split})\n\n", collection.documents.len());
     let mut table = Table::new(&["", "recall@10", "recall@100", "nDCG@10", "p50 ms", "p99 ms"]);
     for Row { way, quality, searching, .. } in rows {
         let share = |value: f64| format!("{value:.4}");
@@ -261,7 +256,9 @@ fn report(
 fn describe(fusion: &Fusion) -> String {
     match fusion {
         Fusion::ReciprocalRank { k, weights } => format!("by rank, k {k}, vectors {:.1}", weights.vector),
-        Fusion::ConvexCombination { weights, floor } => format!("by score, floor {floor:?}, vectors {:.1}", weights.vector),
+        Fusion::ConvexCombination { weights, floor } => {
+            format!("by score, floor {floor:?}, vectors {:.1}", weights.vector)
+        }
     }
 }
 

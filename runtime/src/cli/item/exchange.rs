@@ -97,10 +97,15 @@ fn report_text(report: &ImportReport) -> String {
         let _ = writeln!(text, "not read: {problem}");
     }
     if report.num_without_hold > 0 {
-        let _ = writeln!(text, "{} memories are under legal hold where they come from, and not here", report.num_without_hold);
+        let _ = writeln!(
+            text,
+            "{} memories are under legal hold where they come from, and not here",
+            report.num_without_hold
+        );
     }
     let ImportReport { num_added, num_duplicates, num_problems, .. } = report;
-    let _ = writeln!(text, "{num_added} memories added, {num_duplicates} were there already, {num_problems} were not read");
+    let _ =
+        writeln!(text, "{num_added} memories added, {num_duplicates} were there already, {num_problems} were not read");
     text
 }
 

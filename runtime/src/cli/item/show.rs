@@ -63,7 +63,8 @@ pub(super) fn item(item: &Item) -> String {
 pub(super) fn history(versions: &[Version]) -> String {
     let mut table = Table::of_text(&["VERSION", "RECORDED", "CHANGE", "BY", "REASON", "TEXT"]);
     for version in versions {
-        let reason = version.reason.as_deref().map_or_else(|| "-".to_owned(), |reason| one_line(reason, TEXT_CHARS_MAX));
+        let reason =
+            version.reason.as_deref().map_or_else(|| "-".to_owned(), |reason| one_line(reason, TEXT_CHARS_MAX));
         table.push(vec![
             version.item.version.to_string(),
             version.item.recorded_at.to_string(),

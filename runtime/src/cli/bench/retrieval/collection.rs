@@ -57,7 +57,10 @@ impl Collection {
     /// # Errors
     /// A file that is not there, or the line that is wrong.
     pub(super) fn read(folder: &Path) -> anyhow::Result<Self> {
-        let document = |line: DocumentLine| Document { id: line.id, text: format!("{} {}", line.title, line.text).trim().to_owned() };
+        let document = |line: DocumentLine| Document {
+            id: line.id,
+            text: format!("{} {}", line.title, line.text).trim().to_owned(),
+        };
         let documents: Vec<DocumentLine> = lines(&folder.join("corpus.jsonl"))?;
         let queries: Vec<QueryLine> = lines(&folder.join("queries.jsonl"))?;
         let query = |line: QueryLine| {
@@ -100,12 +103,14 @@ impl Collection {
             self.queries.iter().enumerate().map(|(place, query)| (query.id.clone(), place)).collect();
         for entry in fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))? {
             let path = entry?.path();
-            let Some(split) = path.file_stem().and_then(|stem| stem.to_str()).filter(|_| is_table(&path)) else { continue };
+            let Some(split) = path.file_stem().and_then(|stem| stem.to_str()).filter(|_| is_table(&path)) else {
+                continue;
+            };
             let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
             // The first line names the columns.
             for (index, line) in text.lines().enumerate().skip(1).filter(|(_, line)| !line.trim().is_empty()) {
-                let (query, document, grade) =
-                    judgement(line).with_context(|| format!("{} line {}: not `query document grade`", path.display(), index + 1))?;
+                let (query, document, grade) = judgement(line)
+                    .with_context(|| format!("{} line {}: not `query document grade`", path.display(), index + 1))?;
                 let Some(&place) = places.get(query) else { continue };
                 if grade > 0.0 {
                     self.queries[place].split = Some(split.to_owned());
@@ -130,7 +135,9 @@ fn lines<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Vec<T>> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines
-        .map(|(index, line)| serde_json::from_str(line).with_context(|| format!("{} line {}", path.display(), index + 1)))
+        .map(|(index, line)| {
+            serde_json::from_str(line).with_context(|| format!("{} line {}", path.display(), index + 1))
+        })
         .collect()
 }
 
@@ -142,7 +149,10 @@ mod tests {
     fn judgements_come_from_the_queries_or_from_a_table_of_their_split() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("written");
-        write("corpus.jsonl", "{\"_id\": \"d1\", \"title\": \"T\", \"text\": \"x\"}\n{\"id\": \"d2\", \"text\": \"y\"}\n");
+        write(
+            "corpus.jsonl",
+            "{\"_id\": \"d1\", \"title\": \"T\", \"text\": \"x\"}\n{\"id\": \"d2\", \"text\": \"y\"}\n",
+        );
         write("queries.jsonl", "{\"id\": \"1\", \"text\": \"q\", \"split\": \"train\", \"relevant\": [\"d1\"]}\n");
         let collection = Collection::read(folder.path()).expect("read");
         assert_eq!(collection.documents[0].text, "T x");
