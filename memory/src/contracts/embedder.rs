@@ -125,7 +125,7 @@ mod tests {
                 "order" => vectors.reverse(),
                 "neighbours" if texts.len() > 1 => vectors[0][0] += 9.0,
                 "missing" => drop(vectors.pop()),
-                "long" if texts[0].len() > 1000 => return Err(EmbedError("too long".to_owned())),
+                "long" if texts.iter().any(|text| text.len() > 1000) => return Err(EmbedError("too long".to_owned())),
                 _ => {}
             }
             Ok(vectors)

@@ -17,6 +17,8 @@ use crate::store::Store;
 pub const ARCHIVE_EXTENSION: &str = "memcube";
 const CHECKSUMS_FILE: &str = "checksums.json";
 const STORE_FILE: &str = "memory.sqlite";
+/// How the folders of work under way begin; no cube's name does.
+pub(super) const SCRATCH_PREFIX: &str = ".memcube-";
 /// Files of an archive in the order they stand in it.
 const FILES: [&str; 3] = [MANIFEST_FILE, CHECKSUMS_FILE, STORE_FILE];
 /// The first two are small.
@@ -219,7 +221,7 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(parent: &Path) -> Result<Self, CubeError> {
-        let folder = parent.join(format!(".memcube-{}", crate::CubeId::new()));
+        let folder = parent.join(format!("{SCRATCH_PREFIX}{}", crate::CubeId::new()));
         durable::create_folder(&folder).map_err(CubeError::io("make", &folder))?;
         Ok(Self(folder))
     }

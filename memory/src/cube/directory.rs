@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use super::archive::SCRATCH_PREFIX;
 use super::durable;
 use super::{CubeError, CubeName, Manifest};
 use crate::governance::TenantName;
@@ -229,7 +230,8 @@ pub struct ListedCube {
     pub manifest: Result<Manifest, CubeError>,
 }
 
-/// The folders below `parent` that hold a manifest, in the order of their names.
+/// The folders below `parent` that hold a manifest, in the order of their names. What an unpacking has not finished, or has
+/// left in a crash, is no cube.
 ///
 /// # Errors
 /// The folder cannot be listed.
@@ -237,7 +239,8 @@ pub fn list(parent: &Path) -> Result<Vec<ListedCube>, CubeError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(parent).map_err(CubeError::io("list", parent))? {
         let folder = entry.map_err(CubeError::io("list", parent))?.path();
-        if folder.join(super::MANIFEST_FILE).exists() {
+        let is_scratch = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(SCRATCH_PREFIX));
+        if !is_scratch && folder.join(super::MANIFEST_FILE).exists() {
             let manifest = Manifest::read(&folder);
             found.push(ListedCube { folder, manifest });
         }

@@ -1,12 +1,17 @@
-//! The command line: `memos serve | chat | bench | key`, one file a command.
+//! The command line: `memos serve | chat | bench | key | cube | item | audit`, one file a command.
 
+pub mod audit;
 pub mod bench;
 pub mod chat;
+pub mod cube;
 mod download_line;
 pub mod engine_args;
+pub mod item;
 pub mod key;
+mod local_memory;
 mod memory_args;
 pub mod serve;
+mod table;
 
 use clap::{Parser, Subcommand};
 
@@ -29,11 +34,17 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Talk to a model in the terminal
     Chat(chat::ChatArgs),
-    /// Measure: an endpoint under load, cache reuse, the bare engine
+    /// Measure: an endpoint under load, cache reuse, the bare engine, retrieval quality
     #[command(subcommand)]
     Bench(bench::BenchCommand),
     /// Create, list and revoke API keys
     Key(key::KeyArgs),
+    /// Make, look at, check, carry and compare MemCubes, while no server uses their data directory
+    Cube(cube::CubeArgs),
+    /// Add, list, search, import, export and erase memories of a cube, while no server uses its data directory
+    Item(item::ItemArgs),
+    /// Read and verify the audit log of a cube, while no server uses its data directory
+    Audit(audit::AuditArgs),
 }
 
 impl Cli {
@@ -49,6 +60,9 @@ impl Cli {
             Command::Chat(args) => runtime.block_on(chat::run(args, environment)),
             Command::Bench(command) => runtime.block_on(bench::run(command, environment)),
             Command::Key(args) => key::run(args, environment),
+            Command::Cube(args) => cube::run(args, environment),
+            Command::Item(args) => item::run(args, environment),
+            Command::Audit(args) => audit::run(args, environment),
         }
     }
 }

@@ -116,6 +116,9 @@ pub async fn run(mut args: ServeArgs, environment: &Environment) -> anyhow::Resu
     let (memory_args, own_environment) = (args.memory.clone(), environment.clone());
     let options = tokio::task::spawn_blocking(move || memory_args.options(&own_environment)).await??;
     let memories = Arc::new(memories::open(&data_dir, options)?);
+    if let Some(embedder) = memories.embedder() {
+        eprintln!("Memories are embedded by {}, {} numbers a vector", embedder.id(), embedder.dim());
+    }
     for (folder, error) in memories.mount_all()? {
         eprintln!("The cube {} is not mounted: {error}", folder.display());
     }

@@ -16,8 +16,8 @@ use super::output;
 use super::progress::Progress;
 use super::random::Random;
 use super::statistics::Repetitions;
-use super::table::{Table, figure};
 use crate::cli::engine_args::{EngineArgs, LoadedEngine};
+use crate::cli::table::{Table, figure};
 use crate::engine::EngineHandle;
 use crate::environment::Environment;
 

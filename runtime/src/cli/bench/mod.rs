@@ -1,4 +1,5 @@
-//! `memos bench`: load against an endpoint, latency of cache reuse, speed of the engine; and what the three share.
+//! `memos bench`: load against an endpoint, latency of cache reuse, speed of the engine, quality of retrieval; and what they
+//! share.
 
 mod cache_reuse;
 mod engine;
@@ -8,10 +9,10 @@ mod output;
 mod progress;
 mod random;
 mod report;
+mod retrieval;
 mod reuse_report;
 mod serve;
 mod statistics;
-mod table;
 mod workload;
 
 use std::ops::Range;
@@ -22,6 +23,7 @@ use clap::Subcommand;
 
 pub use cache_reuse::CacheReuseArgs;
 pub use engine::EngineBenchArgs;
+pub use retrieval::RetrievalArgs;
 pub use serve::ServeArgs;
 
 use crate::client::Client;
@@ -48,6 +50,11 @@ pub enum BenchCommand {
     /// prompt is continued (decode: tokens of all sequences, over the time in which all of them were decoding). Every
     /// repetition takes new prompts; the first one is not counted. Medians are reported.
     Engine(Box<EngineBenchArgs>),
+    /// How well and how fast memories are found, on a labelled collection
+    ///
+    /// The documents become memories of a temporary cube and the queries are searched there: by words, by vectors and by both.
+    /// Reported are recall, nDCG and latency; with --tune also which way of fusing is best on other queries of the collection.
+    Retrieval(Box<RetrievalArgs>),
 }
 
 /// Runs a benchmark.
@@ -59,6 +66,10 @@ pub async fn run(command: BenchCommand, environment: &Environment) -> anyhow::Re
         BenchCommand::Serve(args) => serve::run(*args, environment).await,
         BenchCommand::CacheReuse(args) => cache_reuse::run(*args, environment).await,
         BenchCommand::Engine(args) => engine::run(*args, environment).await,
+        BenchCommand::Retrieval(args) => {
+            let environment = environment.clone();
+            tokio::task::spawn_blocking(move || retrieval::run(&args, &environment)).await?
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::load::{Answer, Record};
 use super::statistics::{Distribution, milliseconds};
-use super::table::{Table, figure};
+use crate::cli::table::{Table, figure};
 
 /// Result of `memos bench serve`. Latencies are in milliseconds and count from the moment a request was due.
 #[derive(Debug, Clone, Serialize)]

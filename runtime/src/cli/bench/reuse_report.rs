@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::statistics::Repetitions;
-use super::table::{Table, figure};
+use crate::cli::table::{Table, figure};
 
 /// Time to the first token of one request.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -4,17 +4,31 @@ use std::fmt;
 
 const COLUMN_GAP: &str = "  ";
 
-/// A table with a heading row. The first column is text (left), the others are figures (right).
+/// On which side a column is flush.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Left,
+    Right,
+}
+
+/// A table with a heading row.
 #[derive(Debug, Clone)]
 pub struct Table {
     heading: Vec<String>,
+    /// Of the columns after the first, which is text.
+    side: Side,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// An empty table with these column names.
+    /// An empty table with these column names. The first column is text (left), the others are figures (right).
     pub fn new(heading: &[&str]) -> Self {
-        Self { heading: heading.iter().map(|&name| name.to_owned()).collect(), rows: Vec::new() }
+        Self { heading: heading.iter().map(|&name| name.to_owned()).collect(), side: Side::Right, rows: Vec::new() }
+    }
+
+    /// The same where all columns are text.
+    pub fn of_text(heading: &[&str]) -> Self {
+        Self { side: Side::Left, ..Self::new(heading) }
     }
 
     /// Appends a row.
@@ -33,9 +47,9 @@ impl fmt::Display for Table {
         let width_of = |column: usize| lines().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..self.heading.len()).map(width_of).collect();
         for (index, row) in lines().enumerate() {
-            let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match column {
-                0 => format!("{cell:<width$}"),
-                _ => format!("{cell:>width$}"),
+            let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match (column, self.side) {
+                (0, _) | (_, Side::Left) => format!("{cell:<width$}"),
+                (_, Side::Right) => format!("{cell:>width$}"),
             });
             writeln!(formatter, "{}", cells.collect::<Vec<_>>().join(COLUMN_GAP).trim_end())?;
             if index == 0 {
@@ -45,6 +59,16 @@ impl fmt::Display for Table {
         }
         Ok(())
     }
+}
+
+/// A text on one line, cut to so many characters.
+pub fn one_line(text: &str, num_chars_max: usize) -> String {
+    let mut words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if let Some((cut, _)) = words.char_indices().nth(num_chars_max) {
+        words.truncate(cut);
+        words.push('\u{2026}');
+    }
+    words
 }
 
 /// A figure with about three significant digits, as a person would write it; `-` for a missing one.
@@ -74,6 +98,14 @@ time to first token  12.5  1234
 \u{e9}                       -     1
 ";
         assert_eq!(table.to_string(), expected);
+    }
+
+    #[test]
+    fn text_is_flush_left_and_cut_to_one_line() {
+        let mut table = Table::of_text(&["id", "text"]);
+        table.push(vec!["1".into(), one_line("a\n\tlong  \u{e9}text", 8)]);
+        assert_eq!(table.to_string(), "id  text\n--  ---------\n1   a long \u{e9}\u{2026}\n");
+        assert_eq!(one_line(" short ", 5), "short");
     }
 
     #[test]
