@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use memory::cube::{self, CubeError, CubeName};
+use memory::cube::{self, CubeError, CubeName, UnpackTarget};
 use memory::governance::{Actor, Role};
 use memory::item::{ItemKind, ItemPatch, NewItem, Scope};
 use memory::memories::{
@@ -138,7 +138,7 @@ fn syntax_in_texts_tags_names_filters_and_ids_is_text() {
         let item = cube.add(&place.owner, vec![new], options).expect("it is only text")[0].item.clone();
         assert_eq!(item.text, text.trim());
         assert_eq!(cube.get(&place.owner, item.id, None).expect("there"), item);
-        assert_eq!(place.found(&cube, &format!("marker{number}")), [item.text.clone()]);
+        assert_eq!(place.found(&cube, &format!("marker{number}")), std::slice::from_ref(&item.text));
         place.found(&cube, syntax);
         let scope = Scope { user: Some(syntax.into()), ..Scope::default() };
         let filter = SearchFilter { tags_all: vec![syntax.into()], scope: scope.clone(), ..SearchFilter::default() };
@@ -376,7 +376,14 @@ fn a_packed_cube_unpacks_as_it_was_and_no_flipped_or_missing_byte_is_let_in() {
     assert!(matches!(cube.pack(&place.owner, &packed), Err(MemoriesError::Cube(CubeError::Exists { .. }))));
     let parent = place.folder.path().join("cubes");
     let unpack = |archive: &Path, name: &str| {
-        cube::unpack(archive, &parent, Some(cube_name(name)), "beta".parse().expect("a tenant"), Clock::system(), &[])
+        let target = UnpackTarget {
+            parent: &parent,
+            name: Some(cube_name(name)),
+            owner: "beta".parse().expect("a tenant"),
+            clock: Clock::system(),
+            extra_schema: &[],
+        };
+        cube::unpack(archive, target, |_store| Ok::<(), CubeError>(()))
     };
     assert!(matches!(unpack(&packed, "notes"), Err(CubeError::Exists { .. })));
     let folders = || fs::read_dir(&parent).expect("listed").count();

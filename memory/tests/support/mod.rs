@@ -52,6 +52,7 @@ impl Random {
 }
 
 /// A word that no other number gives, and that no stemmer changes into another.
+#[allow(dead_code, reason = "shared by several test programs, not all of which use it")]
 pub fn word(mut number: u64) -> String {
     const LETTERS: &[u8; 10] = b"bcfghjklmn";
     let mut word = String::from("zq");
