@@ -84,6 +84,10 @@ impl Diversity {
                     other.duplicate_of = Some(chosen.row);
                     continue;
                 }
+                // By relevance alone, likeness has no weight.
+                if self.lambda == 1.0 {
+                    continue;
+                }
                 let similarity = similarity(chosen.row, other.hit.row);
                 // `max` ignores a NaN.
                 other.similarity_max = other.similarity_max.max(similarity).min(1.0);

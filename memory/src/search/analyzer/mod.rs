@@ -80,6 +80,12 @@ impl Analyzed {
         self.terms.is_empty()
     }
 
+    /// What the Jaccard similarity is at most, by the number of terms alone.
+    pub fn jaccard_most(&self, other: &Self) -> f32 {
+        let (fewer, more) = (self.terms.len().min(other.terms.len()), self.terms.len().max(other.terms.len()));
+        if more == 0 { 0.0 } else { fewer as f32 / more as f32 }
+    }
+
     /// Jaccard similarity of the two sets of terms, 0 to 1; two texts without terms have nothing in common.
     pub fn jaccard(&self, other: &Self) -> f32 {
         let (mut left, mut right) = (self.terms.iter().peekable(), other.terms.iter().peekable());

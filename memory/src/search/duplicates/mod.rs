@@ -14,6 +14,7 @@
 //! Similarity of vectors has no say in this: embeddings of "code 4417" and "code 4471" are as good as equal.
 mod words;
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use super::analyzer::Analyzed;
@@ -106,14 +107,24 @@ impl DuplicateProfile {
         if self.words.is_empty() || other.words.is_empty() {
             return Verdict::Distinct;
         }
-        let jaccard = self.terms.jaccard(&other.terms);
-        let fuller = match self.words.len().cmp(&other.words.len()) {
-            std::cmp::Ordering::Equal if self.words == other.words => Fuller::Neither,
-            std::cmp::Ordering::Greater if jaccard >= JACCARD_MIN && has_all(&self.words, &other.words) => Fuller::This,
-            std::cmp::Ordering::Less if jaccard >= JACCARD_MIN && has_all(&other.words, &self.words) => Fuller::Other,
-            _ => return Verdict::Distinct,
+        let (fuller, longer, shorter) = match self.words.len().cmp(&other.words.len()) {
+            Ordering::Equal if self.words == other.words => {
+                return Verdict::Near { jaccard: self.similarity(other), fuller: Fuller::Neither };
+            }
+            Ordering::Equal => return Verdict::Distinct,
+            Ordering::Greater => (Fuller::This, self, other),
+            Ordering::Less => (Fuller::Other, other, self),
         };
-        Verdict::Near { jaccard, fuller }
+        // A search compares hundreds of pairs: most differ too much in length for their terms to be looked at.
+        if self.terms.jaccard_most(&other.terms) < JACCARD_MIN {
+            return Verdict::Distinct;
+        }
+        let jaccard = self.similarity(other);
+        if jaccard >= JACCARD_MIN && has_all(&longer.words, &shorter.words) {
+            Verdict::Near { jaccard, fuller }
+        } else {
+            Verdict::Distinct
+        }
     }
 }
 

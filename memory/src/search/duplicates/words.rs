@@ -8,7 +8,8 @@ use crate::search::analyzer::{Script, runs};
 #[derive(Debug, Clone)]
 pub(super) struct Word {
     text: String,
-    is_plain: bool,
+    /// Neither a name nor where a name could stand: whether it is plain is then for its letters to say.
+    may_be_plain: bool,
 }
 
 /// Words are equal by their text: at the beginning of a sentence the same word may be a name.
@@ -19,9 +20,10 @@ impl PartialEq for Word {
 }
 
 impl Word {
-    /// Whether a text may have this word more than its duplicate has.
+    /// Whether a text may have this word more than its duplicate has. Found out when it is asked: of most texts that are
+    /// compared, no word is.
     pub fn is_plain(&self) -> bool {
-        self.is_plain
+        self.may_be_plain && is_plain(&self.text)
     }
 }
 
@@ -185,19 +187,18 @@ enum Capitals {
 
 fn push(words: &mut Vec<Word>, piece: &str, capitals: Capitals) {
     if capitals == Capitals::OfName {
-        return words.push(Word { text: piece.to_owned(), is_plain: false });
+        return words.push(Word { text: piece.to_owned(), may_be_plain: false });
     }
     let lower = piece.to_lowercase();
     if EMPTY_WORDS.contains(&lower.as_str()) {
         return;
     }
     if let Some((_, long)) = CONTRACTIONS.iter().find(|(short, _)| *short == lower) {
-        words.extend(long.split(' ').map(|text| Word { text: text.to_owned(), is_plain: false }));
+        words.extend(long.split(' ').map(|text| Word { text: text.to_owned(), may_be_plain: false }));
         return;
     }
     // At the beginning of a sentence a name looks like any word, so it may not be missing from the other text either.
-    let is_plain = capitals == Capitals::None && is_plain(&lower);
-    words.push(Word { text: lower, is_plain });
+    words.push(Word { text: lower, may_be_plain: capitals == Capitals::None });
 }
 
 /// Whether a word in lower case is an ordinary one: of three letters and more, in a script with words, nothing else in
