@@ -75,7 +75,7 @@ impl LocalArgs {
         let data_dir = DataDir::open(&path).map_err(|error| match error {
             DataDirError::Locked { .. } => anyhow::Error::new(error).context(
                 "this command works on the files themselves, so no server may use them: ask the server over HTTP instead \
-                 (/v1/cubes, /v1/memories, /v1/audit; see /docs), or stop it",
+                 (/v1/cubes, /v1/memories, /v1/audit; see /openapi.json), or stop it",
             ),
             error => error.into(),
         })?;
