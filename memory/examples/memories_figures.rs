@@ -68,11 +68,11 @@ fn measure(folder: &tempfile::TempDir, size: usize, embedder: Option<Arc<dyn Emb
     let mut beside = File::create(folder.path().join("beside"))?;
     for _ in 0..NUM_SINGLE {
         // In turns, so that both meet the same disk.
-        fsyncs.push(timed(|| beside.write_all(&[7; 4096]).and_then(|()| beside.sync_data()))?);
+        fsyncs.push(timed(|| beside.write_all(&[7; 4096]).and_then(|()| beside.sync_all()))?);
         let item = texts.item();
         adds.push(timed(|| cube.add(&owner, vec![item], AddOptions::default()))?);
     }
-    table.row("4 KiB appended and synced", fsyncs);
+    table.row("4 KiB appended and fsynced", fsyncs);
     table.row("one memory added", adds);
     searches(&table, &cube, &owner, &mut texts)?;
     if size == SIZES[1] {
