@@ -1,7 +1,7 @@
 //! How fast the boundary is: durable additions, searches, mounting, the past and erasure, at 1,000, 10,000 and 100,000
 //! memories in one cube, beside the time of a bare fsync on the same disk.
 //!
-//! `cargo run --release -p memory --example memories_figures -- [folder]` prints a Markdown table. Texts have twelve words by
+//! `cargo run --release -p memory --example memories_figures -- [folder [size…]]` prints a Markdown table. Texts have twelve words by
 //! Zipf's law over a vocabulary of 50,000, three of a hundred mention one of 2,000 names; questions have six words, frequent
 //! or rare ones, and the last ones a name. Vectors are random, of 384 dimensions, made from the text: the time that a model
 //! would take is not in here, that of making them is reported apart. Seeded.
@@ -24,6 +24,8 @@ use memory::search::vectors::EmbedderId;
 use memory::{Clock, Timestamp};
 
 const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
+/// The past is looked at in a cube of this size: it is indexed anew for each question.
+const PAST_SIZE: usize = 10_000;
 const BATCH_LEN: usize = 1_000;
 const NUM_SINGLE: usize = 200;
 const NUM_QUERIES: usize = 200;
@@ -38,11 +40,14 @@ const DIM: usize = 384;
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> Outcome<()> {
-    let parent = std::env::args().nth(1).map_or_else(std::env::temp_dir, Into::into);
+    let mut arguments = std::env::args().skip(1);
+    let parent = arguments.next().map_or_else(std::env::temp_dir, Into::into);
+    let asked = arguments.map(|size| size.parse()).collect::<Result<Vec<usize>, _>>()?;
+    let sizes = if asked.is_empty() { SIZES.to_vec() } else { asked };
     println!("| memories | embedder | what | p50 | p99 |\n| ---: | --- | --- | ---: | ---: |");
     for embedder in [None, Some(Arc::new(RandomVectors::new()?) as Arc<dyn Embedder>)] {
-        for size in SIZES {
-            measure(&tempfile::tempdir_in(&parent)?, size, embedder.clone())?;
+        for size in &sizes {
+            measure(&tempfile::tempdir_in(&parent)?, *size, embedder.clone())?;
         }
     }
     Ok(())
@@ -75,7 +80,7 @@ fn measure(folder: &tempfile::TempDir, size: usize, embedder: Option<Arc<dyn Emb
     table.row("4 KiB appended and fsynced", fsyncs);
     table.row("one memory added", adds);
     searches(&table, &cube, &owner, &mut texts)?;
-    if size == SIZES[1] {
+    if size == PAST_SIZE {
         let moment = cube.search(&owner, &SearchRequest::new("a", 1)).map(|_answer| now())?;
         let past = (0..5).map(|_| {
             let request = SearchRequest {
