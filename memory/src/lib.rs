@@ -3,6 +3,7 @@
 
 pub mod contracts;
 pub mod cube;
+pub mod durable;
 mod error;
 pub mod exchange;
 pub mod governance;

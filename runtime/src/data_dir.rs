@@ -12,9 +12,11 @@
 //! ```
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use memory::durable;
 
 /// Version of the layout above. A server refuses a newer one instead of guessing.
 const FORMAT_VERSION: u64 = 1;
@@ -176,20 +178,9 @@ fn read_or_make_secret(path: &Path) -> Result<[u8; SECRET_LEN], DataDirError> {
     }
 }
 
-/// Writes under a temporary name, syncs, renames, syncs the directory: after a crash the file is whole or absent.
+/// After a crash the file is whole or absent.
 fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), DataDirError> {
-    let write = || -> io::Result<()> {
-        let temporary = path.with_extension("tmp");
-        let mut file = private_file().truncate(true).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        match path.parent() {
-            Some(parent) => File::open(parent)?.sync_all(),
-            None => Ok(()),
-        }
-    };
-    write().map_err(|source| DataDirError::Io { path: path.to_owned(), source })
+    durable::write(path, bytes).map_err(|source| DataDirError::Io { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

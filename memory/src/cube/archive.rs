@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::durable;
 use super::{CubeDirectory, CubeError, CubeName, MANIFEST_FILE, Manifest};
 use crate::Clock;
+use crate::durable;
 use crate::governance::TenantName;
 use crate::store::Store;
 

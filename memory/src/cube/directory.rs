@@ -6,8 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::archive::SCRATCH_PREFIX;
-use super::durable;
 use super::{CubeError, CubeName, Manifest};
+use crate::durable;
 use crate::governance::TenantName;
 use crate::store::{Finding, Store};
 use crate::{Clock, CubeId};

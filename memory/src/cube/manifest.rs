@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::durable;
 use super::{CubeError, CubeName};
+use crate::durable;
 use crate::governance::TenantName;
 use crate::{CubeId, Timestamp};
 

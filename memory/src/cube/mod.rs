@@ -11,7 +11,6 @@
 
 mod archive;
 mod directory;
-mod durable;
 mod error;
 mod manifest;
 mod name;

@@ -6,6 +6,9 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Writes under a temporary name, syncs, renames, syncs the folder.
+///
+/// # Errors
+/// The operating system refuses; the file is then as it was, or as it is to be. So for all of these.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     let mut file = create(&temporary)?;
