@@ -1,6 +1,6 @@
 //! What is done between requests: counting recalls, activating what was recalled, retention, missing vectors, sealing the audit log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 
 use serde_json::json;
@@ -103,7 +103,8 @@ impl MountedCube {
 
     fn retain(&self) -> Result<(usize, usize), MemoriesError> {
         let (now, rules) = (self.now(), &self.shared().retention);
-        let mut due: BTreeMap<RetentionAction, Vec<ItemId>> = BTreeMap::new();
+        // A memory may be found by its own end and by a rule.
+        let mut due: BTreeMap<RetentionAction, BTreeSet<ItemId>> = BTreeMap::new();
         let mut cursor = self.retention_cursor.lock().unwrap_or_else(PoisonError::into_inner);
         let items = self.read(|reader| {
             let mut items = reader.expired(now, NUM_PER_ROUND)?;
@@ -122,13 +123,11 @@ impl MountedCube {
         drop(cursor);
         for item in &items {
             if let Some(action) = rules.due(now, item.into()) {
-                due.entry(action.action).or_default().push(item.id);
+                due.entry(action.action).or_default().insert(item.id);
             }
         }
         let archived = due.remove(&RetentionAction::Archive).unwrap_or_default();
-        let mut erased = due.remove(&RetentionAction::Erase).unwrap_or_default();
-        erased.sort_unstable();
-        erased.dedup();
+        let erased: Vec<ItemId> = due.remove(&RetentionAction::Erase).unwrap_or_default().into_iter().collect();
         let (actor, reason) = (self.housekeeper(), Some("retention"));
         for &id in &archived {
             self.transition(&actor, id, None, ItemState::Archived, reason)?;
@@ -147,14 +146,16 @@ impl MountedCube {
     pub fn embed_missing(&self, limit: usize) -> Result<usize, MemoriesError> {
         let Some(embedder) = self.shared().embedder() else { return Ok(0) };
         let space = embedder.id().as_str();
+        // This is asked every second, and finding those without a vector reads every row.
+        if self.num_without_vector() == 0 {
+            self.drop_other_spaces(space)?;
+            return Ok(0);
+        }
         let missing = self.read(|reader| Ok(reader.without_vector(space, None, limit.min(NUM_PER_ROUND))?))?;
         for batch in missing.chunks(NUM_PER_EMBEDDING) {
             let texts: Vec<&str> = batch.iter().map(|(_row, item)| item.text.as_str()).collect();
             let Some(vectors) = self.embed(&texts, Purpose::Passage)? else { return Ok(0) };
             self.put_vectors(batch.iter().map(|(_row, item)| (item.id, item.version)).zip(vectors), &*embedder)?;
-        }
-        if missing.is_empty() {
-            self.drop_other_spaces(space)?;
         }
         Ok(missing.len())
     }
@@ -162,8 +163,8 @@ impl MountedCube {
     /// Removes the vectors of embedders that are not the present one. Until all memories have their new vector they are
     /// kept: the embedder may be changed back.
     fn drop_other_spaces(&self, space: &str) -> Result<(), MemoriesError> {
-        let stored = self.read(|reader| Ok(reader.embedders()?))?;
-        let others: Vec<&str> = stored.iter().map(|one| one.name.as_str()).filter(|name| *name != space).collect();
+        let mut others = self.read(|reader| Ok(reader.embedder_names()?))?;
+        others.retain(|name| name != space);
         if others.is_empty() {
             return Ok(());
         }
@@ -175,7 +176,7 @@ impl MountedCube {
 
     /// How many memories have no vector of the present embedder.
     pub fn num_without_vector(&self) -> usize {
-        self.index().without_vector().len()
+        self.index().num_without_vector()
     }
 
     fn housekeeper(&self) -> Actor {

@@ -194,11 +194,9 @@ impl CubeIndex {
         self.by_entity.get(folded_name).map_or(&[], Vec::as_slice)
     }
 
-    /// Rows without a vector of the index's embedder.
-    pub fn without_vector(&self) -> Vec<ItemId> {
-        let Some(vectors) = &self.vectors else { return Vec::new() };
-        let missing = self.heads.iter().filter(|(row, _)| !vectors.contains(**row));
-        missing.map(|(_, head)| head.id).collect()
+    /// How many memories have no vector of the index's embedder. Every vector belongs to a memory.
+    pub fn num_without_vector(&self) -> usize {
+        self.vectors.as_ref().map_or(0, |vectors| self.heads.len() - vectors.len())
     }
 }
 

@@ -24,6 +24,10 @@ fn actor(tenant: &str, role: Role) -> Actor {
 }
 
 fn open(folder: &Path, quota: Quota) -> Memories {
+    open_retaining(folder, quota, RetentionRules::none())
+}
+
+fn open_retaining(folder: &Path, quota: Quota, retention: RetentionRules) -> Memories {
     for name in ["cubes", "heads"] {
         std::fs::create_dir_all(folder.join(name)).expect("a folder");
     }
@@ -35,7 +39,7 @@ fn open(folder: &Path, quota: Quota) -> Memories {
         audit_key: AuditKey::from_seed(&[7; 32]),
         quotas: QuotaBook::new(quota, std::collections::HashMap::new()),
         redactor: None,
-        retention: RetentionRules::none(),
+        retention,
         embedder: None,
     })
 }
@@ -168,6 +172,22 @@ fn a_legal_hold_refuses_erasure_and_a_full_quota_refuses_additions() {
     assert!(cube.erase(&ann, &[ids[0]], None).is_err());
     cube.erase(&ann, &[ids[1]], None).expect("erased");
     add(&cube, &ann, &["three"]);
+}
+
+#[test]
+fn a_memory_that_two_reasons_archive_is_archived_once() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let rules = r#"{"rules": [{"name": "all", "after_days": 0, "action": "archive"}], "at_expiry": "archive"}"#;
+    let memories =
+        open_retaining(folder.path(), Quota::default(), serde_json::from_str(rules).expect("rules that are checked"));
+    let ann = actor("acme", Role::Admin);
+    let cube = memories.create(&ann, "notes".parse().expect("a name")).expect("created");
+    let expires_at = Some(Clock::system().now());
+    let new = NewItem { expires_at, ..NewItem::fact("Zorvan lives in Oslo") };
+    let id = cube.add(&ann, vec![new], AddOptions::default()).expect("added")[0].item.id;
+    assert_eq!(cube.housekeep().expect("kept").num_archived, 1);
+    assert_eq!(cube.get(&ann, id, None).expect("there").state, ItemState::Archived);
+    assert_eq!(cube.housekeep().expect("kept"), Housekept::default());
 }
 
 #[test]

@@ -122,6 +122,13 @@ impl Reader<'_> {
         Ok(embedders.collect::<Result<_, _>>()?)
     }
 
+    /// Their names alone, without counting vectors.
+    pub fn embedder_names(&self) -> Result<Vec<String>, StoreError> {
+        let mut statement = self.connection().prepare_cached("SELECT name FROM embedders ORDER BY embedder")?;
+        let names = statement.query_map([], |row| row.get(0))?;
+        Ok(names.collect::<Result<_, _>>()?)
+    }
+
     /// The vector of a memory's present text.
     pub fn vector(&self, id: ItemId, embedder: &str) -> Result<Option<Vec<f32>>, StoreError> {
         let sql = "SELECT v.numbers FROM vectors AS v JOIN items AS item ON item.row = v.row
