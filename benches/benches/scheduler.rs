@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use scheduler::{
-    BlockPool, FillingBlock, KeyRoot, KvKey, Lease, NewSequence, PrefixReuse, Published, Sampled, Scheduler,
-    SchedulerConfig, StepPlan, TenantId, Then, block_keys,
+    BlockPool, EvictionPolicy, FillingBlock, KeyRoot, KvKey, Lease, NewSequence, PrefixReuse, Published, Sampled,
+    Scheduler, SchedulerConfig, StepPlan, TenantId, Then, TierConfig, block_keys,
 };
 
 const BLOCK_SIZE: usize = 16;
@@ -182,6 +182,8 @@ fn decoding(num_sequences: usize) -> Scheduler {
         max_running: num_sequences,
         max_waiting: 1_024,
         max_waiting_per_tenant: 1_024,
+        eviction: EvictionPolicy::CostAware,
+        tiers: TierConfig::OFF,
     };
     let mut scheduler = Scheduler::new(config).expect("the configuration is legal");
     for seed in 0..num_sequences as u32 {

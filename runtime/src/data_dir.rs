@@ -111,6 +111,28 @@ impl DataDir {
         self.audit_seed
     }
 
+    /// Where KV blocks are kept, if nothing else is said.
+    pub fn kv_folder(&self) -> PathBuf {
+        self.path.join("kv")
+    }
+
+    /// How often cached KV was forgotten.
+    ///
+    /// # Errors
+    /// The file is damaged or cannot be read.
+    pub fn cache_epoch(&self) -> Result<CacheEpoch, DataDirError> {
+        let path = self.path.join("cache_epoch");
+        let value = match fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().map_err(|_not_a_number| DataDirError::Damaged {
+                path: path.clone(),
+                problem: format!("holds {} bytes that are no number", text.len()),
+            })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(source) => return Err(DataDirError::Io { path, source }),
+        };
+        Ok(CacheEpoch { path: Some(path), value })
+    }
+
     /// Where the API keys are.
     pub fn keys_path(&self) -> PathBuf {
         keys_path(&self.path)
@@ -119,6 +141,33 @@ impl DataDir {
     /// The secret that all tenant salts are derived from.
     pub fn server_secret(&self) -> [u8; SECRET_LEN] {
         self.server_secret
+    }
+}
+
+/// A number that goes up whenever cached KV is forgotten, and is part of every key of it: nothing that was computed before
+/// can be found after, whatever is still on disk.
+#[derive(Debug, Clone, Default)]
+pub struct CacheEpoch {
+    path: Option<PathBuf>,
+    value: u64,
+}
+
+impl CacheEpoch {
+    /// The number when the directory was opened; 0 without a directory.
+    pub fn value(&self) -> u64 {
+        self.value
+    }
+
+    /// The number after `current`, durable when this returns. When it cannot be written the process goes on with it, and
+    /// says so: until the next start it holds all the same.
+    pub fn advance(&self, current: u64) -> u64 {
+        let next = current + 1;
+        if let Some(path) = &self.path
+            && let Err(error) = durable::write(path, next.to_string().as_bytes())
+        {
+            tracing::error!(%error, path = %path.display(), "the cache epoch could not be written");
+        }
+        next
     }
 }
 

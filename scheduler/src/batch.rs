@@ -6,8 +6,8 @@ use std::collections::BinaryHeap;
 use crate::block_pool::PrefixMatch;
 use crate::ids::{SequenceId, TenantId};
 use crate::scheduler::Scheduler;
-use crate::sequence::{Follow, Phase, Sequence};
-use crate::step::{Admission, PlannedSequence, StepPlan, Yield};
+use crate::sequence::{Arrival, Follow, Phase, Sequence};
+use crate::step::{Admission, Loaded, PlannedSequence, StepPlan, Yield};
 use crate::tenants::service_cost;
 
 /// A step while it is being planned.
@@ -56,7 +56,7 @@ enum Lookup {
 impl Scheduler {
     /// Plans the next step: every decoding sequence gets one row, and what is left of `max_batch_tokens` goes to
     /// prefill, running or newly admitted, of the tenants that had least service. Blocks are allocated for exactly
-    /// the tokens of the step. Unless the scheduler is idle, the plan is never empty.
+    /// the tokens of the step. Unless the scheduler is idle or waits for loads, there is something to compute.
     ///
     /// # Panics
     /// When the last plan was neither committed nor reverted.
@@ -64,7 +64,8 @@ impl Scheduler {
         assert!(self.in_flight.is_none(), "the last step was neither committed nor reverted: this is a bug");
         let virtual_time_before = self.tenants.virtual_time();
         self.make_room();
-        let prefills = self.running.iter().map(|&id| self.known(id)).filter(|sequence| !sequence.is_decoding());
+        let computing = self.running.iter().map(|&id| self.known(id)).filter(|sequence| !sequence.is_loading());
+        let prefills = computing.filter(|sequence| !sequence.is_decoding());
         let mut batch = Batch {
             prefilling: prefills.map(|sequence| (sequence.tenant(), sequence.id())).collect(),
             planned: Vec::with_capacity(self.running.len()),
@@ -78,7 +79,8 @@ impl Scheduler {
         if !batch.planned.is_empty() {
             self.in_flight = Some(self.num_steps);
         }
-        StepPlan { sequences: batch.planned, step: self.num_steps, virtual_time_before }
+        let transfers = self.tiers.take_plan();
+        StepPlan { sequences: batch.planned, transfers, step: self.num_steps, virtual_time_before }
     }
 
     /// Preempts until every decoding sequence, and the oldest sequence whatever it does, can have its next block. Then
@@ -87,24 +89,27 @@ impl Scheduler {
         loop {
             let needed = self.running.iter().enumerate().filter(|&(age, &id)| {
                 let sequence = self.known(id);
-                (age == 0 || sequence.is_decoding()) && self.needs_block(sequence)
+                !sequence.is_loading() && (age == 0 || sequence.is_decoding()) && self.needs_block(sequence)
             });
-            if needed.count() <= self.pool.num_available() {
+            if needed.count() <= self.pool.num_available() || !self.preempt_one() {
                 return;
             }
-            self.preempt_one();
         }
     }
 
     /// Sends the youngest sequence of the most served tenant back to waiting; never the oldest of all, which can
-    /// always run to its end, as `add` has made sure that it fits alone.
-    fn preempt_one(&mut self) {
-        let candidates = self.running.iter().skip(1);
-        let victim = candidates
-            .max_by_key(|&&id| (self.tenants.served(self.known(id).tenant()), id))
-            .expect("the oldest sequence fits alone: this is a bug");
-        self.send_back(*victim).num_preemptions += 1;
+    /// always run to its end, as `add` has made sure that it fits alone. False when all others are loading: their blocks
+    /// come back, or become preemptible, when the loads end.
+    fn preempt_one(&mut self) -> bool {
+        let candidates = self.running.iter().skip(1).filter(|&&id| !self.known(id).is_loading());
+        let victim = candidates.max_by_key(|&&id| (self.tenants.served(self.known(id).tenant()), id));
+        let Some(&victim) = victim else {
+            assert!(self.tiers.is_loading(), "the oldest sequence fits alone: this is a bug");
+            return false;
+        };
+        self.send_back(victim).num_preemptions += 1;
         self.totals.preemptions += 1;
+        true
     }
 
     fn needs_block(&self, sequence: &Sequence) -> bool {
@@ -114,8 +119,10 @@ impl Scheduler {
     fn plan_decodes(&mut self, batch: &mut Batch) {
         for age in 0..self.running.len() {
             let id = self.running[age];
-            if self.known(id).is_decoding() {
-                self.plan_rows(id, 1, None, batch);
+            let sequence = self.known(id);
+            let has_room = !self.needs_block(sequence) || self.pool.num_available() > 0;
+            if sequence.is_decoding() && !sequence.is_loading() && has_room {
+                self.plan_rows(id, 1, batch);
             }
         }
     }
@@ -183,7 +190,7 @@ impl Scheduler {
             let (_, id) = batch.prefilling.remove(position);
             let num_tokens = self.prefill_len(id, batch);
             if num_tokens > 0 {
-                self.plan_rows(id, num_tokens, None, batch);
+                self.plan_rows(id, num_tokens, batch);
             }
             return Some(SequenceId::FIRST);
         }
@@ -239,7 +246,7 @@ impl Scheduler {
         }
         sequence.phase = Phase::Running;
         sequence.num_computed = num_cached * block_size;
-        let cached_tokens = sequence.num_computed;
+        sequence.arrival = Some(Arrival { cached_tokens: sequence.num_computed, loaded: Loaded::default() });
         if let Some(key) = sequence.frontier(block_size) {
             self.frontiers.entry(key).or_insert(id);
         }
@@ -247,8 +254,32 @@ impl Scheduler {
         self.tenants.admit(sequence.tenant(), id);
         let age = self.running.partition_point(|&running| running < id);
         self.running.insert(age, id);
-        self.plan_rows(id, num_tokens, Some(Admission { cached_tokens }), batch);
+        if !self.try_load(id) {
+            self.plan_rows(id, num_tokens, batch);
+        }
         Entry::Admitted
+    }
+
+    /// Starts to load what lower tiers have of a sequence's prefix, behind what is on the device, where that is faster
+    /// than to compute it. Its blocks are available: all of the sequence's are.
+    fn try_load(&mut self, id: SequenceId) -> bool {
+        if self.tiers.are_off() {
+            return false;
+        }
+        let block_size = self.config.block_size;
+        let sequence = self.sequences.get_mut(&id).expect("an admitted sequence is known: this is a bug");
+        let num_cached = sequence.table.len();
+        let keys = sequence.reusable_keys(block_size);
+        let Some(keys) = keys.get(num_cached..).filter(|keys| !keys.is_empty()) else { return false };
+        let offered = self.tiers.find_extension(keys, num_cached, block_size);
+        if offered.places.is_empty() {
+            return false;
+        }
+        sequence.table.grow_to(&mut self.pool, num_cached + offered.places.len());
+        let to = &sequence.table.blocks()[num_cached..];
+        sequence.loading = Some(self.tiers.start_load(id, offered, to));
+        self.demote_evicted();
+        true
     }
 
     /// Blocks that a running sequence will still take for its known tokens, and one more if it can grow beyond them.
@@ -285,16 +316,20 @@ impl Scheduler {
     }
 
     /// Adds rows of a running sequence to the step, with blocks for them, and charges its tenant.
-    fn plan_rows(&mut self, id: SequenceId, num_tokens: usize, admitted: Option<Admission>, batch: &mut Batch) {
+    fn plan_rows(&mut self, id: SequenceId, num_tokens: usize, batch: &mut Batch) {
         let sequence = self.sequences.get_mut(&id).expect("a running sequence is known: this is a bug");
         let start = sequence.num_computed;
         let end = start + num_tokens;
         sequence.table.grow_to(&mut self.pool, self.config.blocks_for(end));
         let yields_token = if end == sequence.tokens.len() { Yield::Token } else { Yield::Nothing };
-        let planned = PlannedSequence { id, start, num_tokens, yields_token, admitted };
+        let arrival = sequence.arrival.take();
+        let admitted = arrival.map(|Arrival { cached_tokens, .. }| Admission { cached_tokens });
+        let loaded = arrival.map_or(Loaded::default(), |arrival| arrival.loaded);
+        let planned = PlannedSequence { id, start, num_tokens, yields_token, admitted, loaded };
         self.tenants.charge(sequence.tenant(), planned.cost());
         batch.budget -= num_tokens;
         batch.planned.push(planned);
+        self.demote_evicted();
     }
 }
 

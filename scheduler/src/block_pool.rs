@@ -20,9 +20,12 @@ mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use crate::eviction::EvictionOrder;
-use crate::ids::BlockId;
+use crate::block_info::BlockInfo;
+use crate::eviction::{EvictionOrder, EvictionPolicy};
+use crate::heat::Heat;
+use crate::ids::{BlockId, TenantId};
 use crate::key::{BuildKeyHasher, KvKey};
 
 pub(crate) use invariants::Holdings;
@@ -81,10 +84,34 @@ pub struct BlockPool {
     /// `[num_blocks + 1]`; the last is the root.
     nodes: Vec<Node>,
     eviction: EvictionOrder,
+    /// `[num_blocks]`: past uses of a block itself, and of the blocks behind it that are gone.
+    heats: Vec<Heat>,
+    /// Blocks handed out so far: the clock by which uses fade.
+    num_allocated: u64,
     num_filling: usize,
     num_leased: usize,
     num_evictions: u64,
+    /// What lower tiers need to know; absent when there are none.
+    demotion: Option<Demotion>,
 }
+
+/// A record of what is evicted, for a lower tier to take it over.
+struct Demotion {
+    /// `[num_blocks]`; present for Ready blocks that were described.
+    infos: Vec<Option<Arc<BlockInfo>>>,
+    evicted: Vec<Evicted>,
+}
+
+/// A block that was just evicted. Its bytes are there until the next step writes them.
+#[derive(Debug)]
+pub(crate) struct Evicted {
+    pub(crate) block: BlockId,
+    pub(crate) info: Arc<BlockInfo>,
+    pub(crate) heat: Heat,
+}
+
+/// Turnovers of the pool in which a use loses half of its weight. See `benches` for the traces that chose it.
+const HALF_LIFE_TURNOVERS: f64 = 2.0;
 
 /// A block's place in the prefix tree; meaningful for Ready blocks. Walks touch these only, so they are small.
 ///
@@ -123,11 +150,19 @@ impl Lease {
 }
 
 impl BlockPool {
-    /// A pool of `num_blocks` free blocks.
+    /// A pool of `num_blocks` free blocks, evicted least recently used first.
     ///
     /// # Panics
     /// When there are more blocks than a [`BlockId`] can name.
     pub fn new(num_blocks: usize) -> BlockPool {
+        BlockPool::with_eviction(num_blocks, EvictionPolicy::Lru)
+    }
+
+    /// A pool of `num_blocks` free blocks.
+    ///
+    /// # Panics
+    /// When there are more blocks than a [`BlockId`] can name.
+    pub fn with_eviction(num_blocks: usize, policy: EvictionPolicy) -> BlockPool {
         assert!(num_blocks <= MAX_BLOCKS, "{num_blocks} blocks are more than {MAX_BLOCKS}");
         let root = num_blocks as u32;
         let mut nodes = vec![Node { parent: root, run_len: 1, num_children: 0, num_users: 0 }; num_blocks + 1];
@@ -139,11 +174,56 @@ impl BlockPool {
             index: HashMap::with_capacity_and_hasher(2 * num_blocks, BuildKeyHasher::default()),
             keys: vec![None; num_blocks],
             nodes,
-            eviction: EvictionOrder::new(num_blocks),
+            eviction: EvictionOrder::new(num_blocks, policy),
+            heats: vec![Heat::COLD; num_blocks],
+            num_allocated: 0,
             num_filling: 0,
             num_leased: 0,
             num_evictions: 0,
+            demotion: None,
         }
+    }
+
+    /// From now on, evicted blocks that were described are kept for [`BlockPool::take_evicted`].
+    pub(crate) fn record_evictions(&mut self) {
+        self.demotion = Some(Demotion { infos: vec![None; self.num_blocks()], evicted: Vec::new() });
+    }
+
+    /// Notes what a Ready block holds, for the tier that takes it over when it is evicted.
+    pub(crate) fn describe(&mut self, block: BlockId, info: &Arc<BlockInfo>) {
+        if let Some(demotion) = &mut self.demotion {
+            demotion.infos[block.as_usize()].get_or_insert_with(|| Arc::clone(info));
+        }
+    }
+
+    /// What a Ready block holds, when it was described.
+    pub(crate) fn info(&self, block: BlockId) -> Option<&Arc<BlockInfo>> {
+        self.demotion.as_ref()?.infos[block.as_usize()].as_ref()
+    }
+
+    /// The Ready block of a key.
+    pub(crate) fn find(&self, key: &KvKey) -> Option<BlockId> {
+        self.index.get(key).copied()
+    }
+
+    /// Past uses of a Ready block.
+    pub(crate) fn heat(&self, block: BlockId) -> Heat {
+        self.heats[block.as_usize()]
+    }
+
+    /// Adds uses that a block had elsewhere, before it came here.
+    pub(crate) fn warm(&mut self, block: BlockId, heat: Heat) {
+        self.heats[block.as_usize()] = self.heats[block.as_usize()].plus(heat);
+    }
+
+    /// The blocks evicted since the last call.
+    pub(crate) fn take_evicted(&mut self) -> Vec<Evicted> {
+        self.demotion.as_mut().map_or_else(Vec::new, |demotion| std::mem::take(&mut demotion.evicted))
+    }
+
+    /// The time by which uses fade, in half-lives.
+    pub(crate) fn half_lives(&self) -> f64 {
+        self.num_allocated as f64 / (self.num_blocks() as f64 * HALF_LIFE_TURNOVERS)
     }
 
     /// The size of the pool.
@@ -183,6 +263,8 @@ impl BlockPool {
             self.free.push_front(evicted);
         }
         self.num_filling += num_blocks;
+        self.num_allocated += num_blocks as u64;
+        self.eviction.advance(self.half_lives());
         Some(Allocation { pool: self, num_blocks })
     }
 
@@ -267,9 +349,11 @@ impl BlockPool {
     }
 
     /// Returns a lease. Blocks that no other lease protects become cached, most recently used.
+    ///
+    /// That alone is no use of them: see [`BlockPool::release_after_use`].
     pub fn release(&mut self, lease: Lease) {
         if self.nodes[lease.0.as_usize()].num_users == 1 {
-            self.eviction.put_newest(lease.0);
+            self.eviction.put_newest(lease.0, self.heats[lease.0.as_usize()]);
         }
         let mut block = lease.0.index();
         loop {
@@ -285,8 +369,33 @@ impl BlockPool {
         }
     }
 
+    /// Returns a lease after a use that saved `2^weight_log2` times the work of a block near the start.
+    pub fn release_after_use(&mut self, lease: Lease, weight_log2: f64) {
+        if self.eviction.policy() == EvictionPolicy::CostAware {
+            self.warm(lease.0, Heat::use_at(self.half_lives(), weight_log2));
+        }
+        self.release(lease);
+    }
+
+    /// Leaves blocks of a tenant, or of everybody, undescribed: what is evicted of them goes to no other tier.
+    pub(crate) fn undescribe(&mut self, of: Option<TenantId>) {
+        for info in self.demotion.iter_mut().flat_map(|demotion| &mut demotion.infos) {
+            if info.as_ref().is_some_and(|info| of.is_none_or(|tenant| info.tenant() == tenant)) {
+                *info = None;
+            }
+        }
+    }
+
     /// Evicts everything that no lease protects, and says how many blocks that were.
     pub fn clear_cached(&mut self) -> usize {
+        let num_cached = self.evict_cached();
+        // What is forgotten goes to no other tier.
+        self.take_evicted();
+        num_cached
+    }
+
+    /// Evicts everything that no lease protects, for lower tiers to take it over.
+    pub(crate) fn evict_cached(&mut self) -> usize {
         let num_cached = self.index.len() - self.num_leased;
         for _ in 0..num_cached {
             let evicted = self.evict();
@@ -332,7 +441,7 @@ impl BlockPool {
     /// Takes the next cached leaf out of the tree. There must be a cached block.
     fn evict(&mut self) -> BlockId {
         loop {
-            let block = self.eviction.oldest().expect("a cached leaf is always in the eviction order: this is a bug");
+            let block = self.eviction.coldest().expect("a cached leaf is always in the eviction order: this is a bug");
             self.eviction.remove(block);
             let Node { parent, num_children, num_users, .. } = self.nodes[block.as_usize()];
             if num_children > 0 {
@@ -341,12 +450,23 @@ impl BlockPool {
             debug_assert_eq!(num_users, 0, "a leased leaf is not in the order: this is a bug");
             let key = self.keys[block.as_usize()].take().expect("a Ready block has a key: this is a bug");
             self.index.remove(&key);
+            let heat = std::mem::replace(&mut self.heats[block.as_usize()], Heat::COLD);
+            if let Some(demotion) = &mut self.demotion
+                && let Some(info) = demotion.infos[block.as_usize()].take()
+            {
+                demotion.evicted.push(Evicted { block, info, heat });
+            }
+            if parent != self.root() {
+                self.warm(BlockId::new(parent as usize), heat);
+            }
             let parent_node = &mut self.nodes[parent as usize];
             parent_node.num_children -= 1;
             if parent_node.num_children == 0 && parent_node.num_users == 0 {
                 let parent = BlockId::new(parent as usize);
-                if !self.eviction.contains(parent) {
-                    self.eviction.put_oldest(parent);
+                let heat = self.heats[parent.as_usize()];
+                match self.eviction.policy() {
+                    EvictionPolicy::Lru if self.eviction.contains(parent) => {}
+                    EvictionPolicy::Lru | EvictionPolicy::CostAware => self.eviction.put_oldest(parent, heat),
                 }
             }
             self.num_evictions += 1;

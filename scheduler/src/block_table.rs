@@ -73,6 +73,20 @@ impl BlockTable {
         origin
     }
 
+    /// Gives everything back after a use that saved `2^weight_log2` times the work of a block near the start.
+    pub(crate) fn release_after_use(&mut self, pool: &mut BlockPool, weight_log2: f64) {
+        if let Some(lease) = self.lease.take() {
+            pool.release_after_use(lease, weight_log2);
+        }
+        self.release(pool);
+    }
+
+    /// Takes the blocks being filled out of the table.
+    pub(crate) fn take_filling(&mut self) -> Vec<FillingBlock> {
+        self.blocks.truncate(self.num_full());
+        self.filling.drain(..).collect()
+    }
+
     /// Gives everything back: full blocks stay cached, the others are freed.
     pub(crate) fn release(&mut self, pool: &mut BlockPool) {
         self.filling.drain(..).for_each(|block| pool.discard(block));

@@ -1,8 +1,14 @@
 //! The end of a step: its rows count as computed, or as never having been tried.
+use std::sync::Arc;
+
+use crate::block_info::BlockInfo;
+use crate::block_pool::BlockPool;
 use crate::block_table::Origin;
+use crate::ids::{LoadId, UnitId};
 use crate::scheduler::Scheduler;
-use crate::sequence::Sequence;
-use crate::step::{PlannedSequence, Sampled, StepPlan, Then, Yield};
+use crate::sequence::{Arrival, Sequence};
+use crate::step::{Loaded, PlannedSequence, Sampled, StepPlan, Then, Yield};
+use crate::tiers::{Arrived, Measured, Tier};
 
 impl Scheduler {
     /// Applies a step whose forward pass succeeded: rows become computed, full blocks get their key and can be found
@@ -70,7 +76,58 @@ impl Scheduler {
                 Origin::Own => {}
                 Origin::Other => self.totals.deduplicated_blocks += 1,
             }
+            if !self.tiers.are_off() && !sequence.forgotten {
+                let info = describe(sequence, position, &self.pool, block_size);
+                self.pool.describe(sequence.table.blocks()[position], &info);
+                self.tiers.note_unsaved(&info, self.config.num_blocks + self.config.tiers.host_blocks);
+            }
         }
+    }
+
+    /// Ends a load: its first `num_ok` blocks arrived, in order, and their bytes are what their keys say. The rest is
+    /// computed, and the first that failed is not looked for in its tier again. Not within a step.
+    ///
+    /// # Panics
+    /// While a step is in flight.
+    pub fn end_load(&mut self, id: LoadId, num_ok: usize, measured: &[Measured]) {
+        assert!(self.in_flight.is_none(), "end_load within a step: this is a bug");
+        let Some((waiting, arrived)) = self.tiers.end_load(id, num_ok, measured, &mut self.pool) else { return };
+        let Some(sequence) = waiting.and_then(|id| self.sequences.get_mut(&id)) else { return };
+        sequence.loading = None;
+        let mut loaded = Loaded::default();
+        for Arrived { key, info, tier, heat } in arrived {
+            match sequence.table.publish_next(&mut self.pool, key) {
+                Origin::Own | Origin::Other => {}
+            }
+            let block = sequence.table.blocks()[sequence.table.num_full() - 1];
+            self.pool.describe(block, &info);
+            self.pool.warm(block, heat);
+            match tier {
+                Tier::Host => loaded.host_tokens += self.config.block_size,
+                Tier::Disk => loaded.disk_tokens += self.config.block_size,
+                Tier::Device => unreachable!("nothing is loaded from the device: this is a bug"),
+            }
+        }
+        sequence.num_computed = sequence.table.num_full() * self.config.block_size;
+        sequence.table.shrink_to(&mut self.pool, sequence.table.num_full());
+        sequence.arrival = Some(Arrival { cached_tokens: sequence.num_computed, loaded });
+    }
+
+    /// A copy to host memory failed: it is not found there any more.
+    pub fn fail_swap_out(&mut self, unit: UnitId) {
+        self.tiers.fail_unit(Tier::Host, unit);
+    }
+
+    /// Ends a write to disk of `num_blocks` blocks. False: what was written, if anything, has to go.
+    pub fn end_disk_write(&mut self, unit: UnitId, num_blocks: usize, ok: bool) -> bool {
+        self.tiers.end_disk_write(unit, num_blocks, ok)
+    }
+
+    /// Takes note of what a forward pass took: `seconds` for all rows of `plan`, to weigh loads against computing.
+    pub fn observe_step(&mut self, plan: &StepPlan, seconds: f64) {
+        let cost = self.tiers.prefill_cost();
+        let work = plan.sequences.iter().map(|planned| cost.work(planned.start, planned.num_tokens)).sum();
+        self.tiers.observe_prefill(plan.num_tokens(), work, seconds);
     }
 
     fn apply_token(&mut self, answer: &Sampled) {
@@ -86,5 +143,16 @@ impl Scheduler {
                 self.retire(sequence);
             }
         }
+    }
+}
+
+/// What the full block at a position of a sequence's table holds.
+fn describe(sequence: &Sequence, position: usize, pool: &BlockPool, block_size: usize) -> Arc<BlockInfo> {
+    let key = sequence.block_keys[position];
+    let tokens = &sequence.tokens[position * block_size..(position + 1) * block_size];
+    let parent = position.checked_sub(1).and_then(|before| pool.info(sequence.table.blocks()[before]));
+    match parent {
+        Some(parent) => BlockInfo::behind(parent, key, tokens),
+        None => BlockInfo::first(sequence.root(), key, tokens, sequence.tenant()),
     }
 }

@@ -13,6 +13,35 @@ pub struct SequenceId(u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockId(u32);
 
+/// A piece of a lower tier: one block in host memory, or the blocks of one file on disk. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnitId(u64);
+
+/// A load from lower tiers into the device pool. Never reused within one scheduler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LoadId(u64);
+
+impl UnitId {
+    /// The number, for names of files and messages.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) const FIRST: UnitId = UnitId(0);
+
+    pub(crate) fn next(self) -> UnitId {
+        UnitId(self.0 + 1)
+    }
+}
+
+impl LoadId {
+    pub(crate) const FIRST: LoadId = LoadId(0);
+
+    pub(crate) fn next(self) -> LoadId {
+        LoadId(self.0 + 1)
+    }
+}
+
 impl SequenceId {
     pub(crate) const FIRST: SequenceId = SequenceId(0);
 
@@ -27,10 +56,6 @@ impl SequenceId {
 }
 
 impl BlockId {
-    /// The block with this index in the physical pool.
-    ///
-    /// # Panics
-    /// When the index is wider than 32 bits: the configuration limits blocks to that.
     /// The block at an index of the physical pool.
     ///
     /// # Panics

@@ -59,6 +59,11 @@ impl KvKey {
         self.child_with(tokens, &mut Vec::with_capacity(child_input_len(tokens.len())))
     }
 
+    /// The key that [`KvKey::as_bytes`] gave these bytes of.
+    pub fn from_bytes(bytes: [u8; 32]) -> KvKey {
+        KvKey(bytes)
+    }
+
     /// The key's bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -17,6 +17,9 @@
 //! | `key` | [`KvKey`]: what makes two blocks the same |
 //! | `block_pool` | [`BlockPool`]: free, filling, cached and leased blocks, and the prefix tree |
 //! | `eviction` | which cached block goes first |
+//! | `heat` | how much a cached block is worth keeping |
+//! | `block_info` | what a block holds, in words that every tier understands |
+//! | `tiers` | MemScheduler: host memory and disk, loads, load or recompute, decisions |
 //! | `block_table` | the blocks of one sequence |
 //! | `sequence` | a request's tokens and progress |
 //! | `tenants` | fairness: virtual token counters |
@@ -24,11 +27,13 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod block_info;
 mod block_pool;
 mod block_table;
 mod commit;
 mod error;
 mod eviction;
+mod heat;
 mod ids;
 mod key;
 #[cfg(test)]
@@ -38,12 +43,20 @@ mod scheduler;
 mod sequence;
 mod step;
 mod tenants;
+mod tiers;
 
+pub use block_info::BlockInfo;
 pub use block_pool::{BlockCounts, BlockPool, FillingBlock, Lease, PrefixMatch, Published};
 pub use error::{AddError, ConfigError};
-pub use ids::{BlockId, SequenceId, TenantId};
+pub use eviction::EvictionPolicy;
+pub use heat::Heat;
+pub use ids::{BlockId, LoadId, SequenceId, TenantId, UnitId};
 pub use key::{KeyRoot, KvKey, block_keys};
 pub use scheduler::{Scheduler, SchedulerConfig, SchedulerStats};
 pub use sequence::{NewSequence, PrefixReuse, Sequence};
-pub use step::{Admission, PlannedSequence, Sampled, StepPlan, Then, Yield};
+pub use step::{Admission, Loaded, PlannedSequence, Sampled, StepPlan, Then, Yield};
 pub use tenants::TenantStats;
+pub use tiers::{
+    BlockSource, Decision, DecisionKind, DiskWrite, Drop, Load, LoadBlock, Measured, Place, PrefillCost, SwapOut, Tier,
+    TierConfig, TierStats, TransferPlan, Weighed,
+};

@@ -1,15 +1,20 @@
 //! `Scheduler`: owns the sequences and the block pool between steps. `batch` plans a step, `commit` applies it.
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use crate::block_info::BlockInfo;
 use crate::block_pool::{BlockCounts, BlockPool, Holdings, MAX_BLOCKS};
 use crate::error::{AddError, ConfigError};
-use crate::ids::SequenceId;
+use crate::eviction::EvictionPolicy;
+use crate::heat::Heat;
+use crate::ids::{SequenceId, TenantId, UnitId};
 use crate::key::{BuildKeyHasher, KvKey, block_keys};
 use crate::sequence::{NewSequence, Phase, Sequence};
 use crate::tenants::{TenantStats, Tenants};
+use crate::tiers::{Decision, Tier, TierConfig, TierStats, Tiers, TransferPlan};
 
 /// The scheduler's limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SchedulerConfig {
     /// KV blocks in the device pool.
     pub num_blocks: usize,
@@ -23,6 +28,10 @@ pub struct SchedulerConfig {
     pub max_waiting: usize,
     /// Sequences in one tenant's queue.
     pub max_waiting_per_tenant: usize,
+    /// Which cached block is given up first.
+    pub eviction: EvictionPolicy,
+    /// Host memory and disk.
+    pub tiers: TierConfig,
 }
 
 /// What the scheduler holds now, and what it has done since it was made.
@@ -50,6 +59,7 @@ pub struct SchedulerStats {
 pub struct Scheduler {
     pub(crate) config: SchedulerConfig,
     pub(crate) pool: BlockPool,
+    pub(crate) tiers: Tiers,
     pub(crate) sequences: HashMap<SequenceId, Sequence>,
     /// In order of arrival. The first is never preempted, so there is always progress.
     pub(crate) running: Vec<SequenceId>,
@@ -108,9 +118,15 @@ impl Scheduler {
     /// When a limit is 0 or limits contradict each other.
     pub fn new(config: SchedulerConfig) -> Result<Scheduler, ConfigError> {
         config.validate()?;
+        let mut pool = BlockPool::with_eviction(config.num_blocks, config.eviction);
+        let tiers = Tiers::new(config.tiers, config.eviction);
+        if !tiers.are_off() {
+            pool.record_evictions();
+        }
         Ok(Scheduler {
             config,
-            pool: BlockPool::new(config.num_blocks),
+            pool,
+            tiers,
             sequences: HashMap::new(),
             running: Vec::with_capacity(config.max_running),
             tenants: Tenants::new(),
@@ -181,9 +197,90 @@ impl Scheduler {
         self.tenants.stats()
     }
 
-    /// Forgets all cached blocks that no running sequence uses, and says how many that were.
-    pub fn clear_cache(&mut self) -> usize {
+    /// Forgets all cached blocks on the device that no running sequence uses, and all of `of` (or everybody's) in the
+    /// lower tiers; says how many blocks that were. What running sequences of `of` leave is forgotten when they end. The
+    /// next plan says which bytes have to go.
+    pub fn clear_cache(&mut self, of: Option<TenantId>) -> usize {
+        for sequence in self.sequences.values_mut() {
+            sequence.forgotten |= of.is_none_or(|tenant| sequence.tenant() == tenant);
+        }
+        self.pool.undescribe(of);
+        self.tiers.forget(of) + self.pool.clear_cached()
+    }
+
+    /// Forgets all cached blocks on the device that no running sequence uses, and leaves the lower tiers as they are.
+    pub fn clear_device(&mut self) -> usize {
         self.pool.clear_cached()
+    }
+
+    /// Forgets all of host memory, and leaves the other tiers as they are.
+    pub fn clear_host(&mut self) -> usize {
+        self.tiers.forget_tier(Tier::Host, None)
+    }
+
+    /// Gives up all cached blocks on the device that no running sequence uses, as if others needed their place, and says
+    /// how many that were. Not within a step: the plan is to be carried out before the next one.
+    ///
+    /// # Panics
+    /// While a step is in flight.
+    pub fn evict_device(&mut self) -> (usize, TransferPlan) {
+        assert!(self.in_flight.is_none(), "evict_device within a step: this is a bug");
+        let num_blocks = self.pool.evict_cached();
+        self.demote_evicted();
+        (num_blocks, self.tiers.take_plan())
+    }
+
+    /// A lower tier's contents and what has happened in it.
+    pub fn tier_stats(&self, tier: Tier) -> TierStats {
+        self.tiers.stats(tier)
+    }
+
+    /// The latest decisions, oldest first.
+    pub fn decisions(&self) -> impl Iterator<Item = &Decision> {
+        self.tiers.decisions()
+    }
+
+    /// Loads are on their way.
+    pub fn is_loading(&self) -> bool {
+        self.tiers.is_loading()
+    }
+
+    /// Computed blocks that are not on disk yet.
+    pub fn num_unsaved(&self) -> usize {
+        self.tiers.num_unsaved()
+    }
+
+    /// Plans to save up to `max_blocks` computed blocks to disk, oldest first. For idle moments, and before the end. Not
+    /// within a step.
+    ///
+    /// # Panics
+    /// While a step is in flight.
+    pub fn save(&mut self, max_blocks: usize) -> TransferPlan {
+        assert!(self.in_flight.is_none(), "save within a step: this is a bug");
+        self.tiers.save(&self.pool, max_blocks);
+        self.tiers.take_plan()
+    }
+
+    /// Moves that came up outside of a step: what was forgotten or failed since the last plan. Not within a step.
+    ///
+    /// # Panics
+    /// While a step is in flight.
+    pub fn take_transfers(&mut self) -> TransferPlan {
+        assert!(self.in_flight.is_none(), "take_transfers within a step: this is a bug");
+        self.tiers.take_plan()
+    }
+
+    /// Takes over consecutive blocks that are on disk from before. `None` when there is no room or they are known.
+    pub fn adopt_from_disk(&mut self, blocks: Vec<Arc<BlockInfo>>) -> Option<UnitId> {
+        self.tiers.adopt(blocks, Heat::use_at(self.pool.half_lives(), 0.0))
+    }
+
+    /// What was evicted since the last call is offered to the lower tiers.
+    pub(crate) fn demote_evicted(&mut self) {
+        let evicted = self.pool.take_evicted();
+        if !evicted.is_empty() {
+            self.tiers.demote(evicted, self.pool.half_lives());
+        }
     }
 
     /// Checks conservation of blocks (free + filling + cached + leased is all of them, each in one place), the prefix
@@ -197,7 +294,9 @@ impl Scheduler {
             sequence.table.collect_holdings(&mut held);
             self.check_sequence(sequence);
         }
+        held.filling.extend(self.tiers.quarantined());
         self.pool.check_invariants(&held);
+        self.tiers.check_invariants();
         self.tenants.check_invariants();
         assert!(self.running.is_sorted());
         assert!(self.running.len() <= self.config.max_running);
@@ -206,7 +305,8 @@ impl Scheduler {
 
     /// Takes a sequence out of the batch and gives its blocks back. It is no longer in the map.
     pub(crate) fn retire(&mut self, mut sequence: Sequence) {
-        sequence.table.release(&mut self.pool);
+        self.stop_loading(&mut sequence);
+        self.release_blocks(&mut sequence);
         self.running.retain(|&running| running != sequence.id());
         self.tenants.leave_batch(sequence.tenant());
     }
@@ -214,13 +314,31 @@ impl Scheduler {
     /// Sends a running sequence back to its queue without blocks. Its full blocks stay cached: it finds on
     /// readmission what is left of them.
     pub(crate) fn send_back(&mut self, id: SequenceId) -> &mut Sequence {
-        let sequence = self.sequences.get_mut(&id).expect("a running sequence is known: this is a bug");
-        sequence.table.release(&mut self.pool);
+        let mut sequence = self.sequences.remove(&id).expect("a running sequence is known: this is a bug");
+        self.release_blocks(&mut sequence);
         sequence.num_computed = 0;
         sequence.phase = Phase::Waiting { follows: None };
+        sequence.arrival = None;
+        let sequence = self.sequences.entry(id).or_insert(sequence);
         self.running.retain(|&running| running != id);
         self.tenants.send_back(sequence.tenant(), id);
         sequence
+    }
+
+    /// Gives a sequence's blocks back, as used by it.
+    fn release_blocks(&mut self, sequence: &mut Sequence) {
+        let weight_log2 = self.tiers.prefill_cost().work_at(sequence.num_computed).log2();
+        sequence.table.release_after_use(&mut self.pool, weight_log2);
+        if sequence.forgotten {
+            self.pool.clear_cached();
+        }
+    }
+
+    /// Leaves the blocks that a load is filling to that load.
+    fn stop_loading(&mut self, sequence: &mut Sequence) {
+        if let Some(load) = sequence.loading.take() {
+            self.tiers.orphan(load, sequence.table.take_filling());
+        }
     }
 
     /// The sequence of an id that the scheduler itself noted down.
@@ -265,7 +383,7 @@ impl Scheduler {
             sequence.num_computed / block_size,
             "{id}: a full block is not published"
         );
-        if self.in_flight.is_none() {
+        if self.in_flight.is_none() && !sequence.is_loading() {
             assert_eq!(sequence.table.len(), self.config.blocks_for(sequence.num_computed), "{id} has spare blocks");
         }
     }
@@ -274,7 +392,7 @@ impl Scheduler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{KeyRoot, PrefixReuse, Sampled, TenantId, Then};
+    use crate::{KeyRoot, PrefixReuse, Sampled, Then};
 
     #[test]
     fn a_server_of_many_tenants_remembers_few() {
@@ -285,6 +403,8 @@ mod tests {
             max_running: 1,
             max_waiting: 1,
             max_waiting_per_tenant: 1,
+            eviction: EvictionPolicy::Lru,
+            tiers: TierConfig::OFF,
         };
         let key_root = KeyRoot {
             model_fingerprint: [0; 32],

@@ -1,7 +1,8 @@
 //! A sequence: one request's tokens, how far they are computed, and the blocks they are in.
 use crate::block_table::BlockTable;
-use crate::ids::{BlockId, SequenceId, TenantId};
+use crate::ids::{BlockId, LoadId, SequenceId, TenantId};
 use crate::key::KvKey;
+use crate::step::Loaded;
 
 /// Whether a sequence may start from cached blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,19 @@ pub struct Sequence {
     pub(crate) table: BlockTable,
     pub(crate) num_preemptions: u32,
     pub(crate) phase: Phase,
+    /// Its prefix is being loaded: it holds the blocks for that, and computes nothing until the load ends.
+    pub(crate) loading: Option<LoadId>,
+    /// How it entered the batch, until its first rows are planned.
+    pub(crate) arrival: Option<Arrival>,
+    /// Its tenant's cache was dropped while it ran: nothing of it is kept when it ends.
+    pub(crate) forgotten: bool,
+}
+
+/// What a sequence found when it entered the batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    pub(crate) cached_tokens: usize,
+    pub(crate) loaded: Loaded,
 }
 
 /// Where a sequence is in its life; a finished one is gone.
@@ -80,6 +94,9 @@ impl Sequence {
             table: BlockTable::default(),
             num_preemptions: 0,
             phase: Phase::Waiting { follows: None },
+            loading: None,
+            arrival: None,
+            forgotten: false,
         }
     }
 
@@ -117,6 +134,15 @@ impl Sequence {
     /// How often it was sent back to waiting because blocks ran out.
     pub fn num_preemptions(&self) -> u32 {
         self.num_preemptions
+    }
+
+    /// It has blocks, and computes nothing until they are loaded.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.loading.is_some()
+    }
+
+    pub(crate) fn root(&self) -> KvKey {
+        self.root
     }
 
     pub(crate) fn num_uncomputed(&self) -> usize {

@@ -1,5 +1,6 @@
 //! A step as plain data: what the scheduler plans, and what the engine answers.
 use crate::ids::SequenceId;
+use crate::tiers::TransferPlan;
 
 /// One step's work. Exactly one of [`crate::Scheduler::commit`] and [`crate::Scheduler::revert`] takes it back.
 #[must_use = "a plan is committed or reverted"]
@@ -7,13 +8,16 @@ use crate::ids::SequenceId;
 pub struct StepPlan {
     /// Sequences with rows in this step: decodes first, oldest first; then prefills in the order they were granted.
     pub sequences: Vec<PlannedSequence>,
+    /// Moves between tiers, to be carried out before the step computes anything, also where it computes nothing. They
+    /// are not undone when the step is reverted.
+    pub transfers: TransferPlan,
     pub(crate) step: u64,
     /// The tenants' virtual time before the step, for revert.
     pub(crate) virtual_time_before: u64,
 }
 
 impl StepPlan {
-    /// Nothing to compute: the scheduler is idle. Such a plan may also be dropped.
+    /// Nothing to compute: the scheduler is idle, or everybody waits for loads. Such a plan is reverted.
     pub fn is_empty(&self) -> bool {
         self.sequences.is_empty()
     }
@@ -37,6 +41,17 @@ pub struct PlannedSequence {
     pub yields_token: Yield,
     /// Present in the step in which the sequence leaves the queue, also after a preemption.
     pub admitted: Option<Admission>,
+    /// What of [`Admission::cached_tokens`] came from lower tiers.
+    pub loaded: Loaded,
+}
+
+/// Cached tokens that were not on the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// From host memory.
+    pub host_tokens: usize,
+    /// From disk.
+    pub disk_tokens: usize,
 }
 
 /// Whether a sequence's rows in a step end with its last known token.

@@ -190,7 +190,7 @@ fn cancelling_keeps_full_blocks_cached_and_frees_the_rest() {
     assert!(engine.scheduler.is_idle());
     let counts = engine.scheduler.stats().blocks;
     assert_eq!((counts.cached, counts.free), (3, CONFIG.num_blocks - 3));
-    engine.scheduler.clear_cache();
+    engine.scheduler.clear_cache(None);
     engine.scheduler.check_invariants();
     assert_eq!(engine.scheduler.stats().blocks.free, CONFIG.num_blocks);
 }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use scheduler::{
-    BlockCounts, KeyRoot, KvKey, NewSequence, PrefixReuse, Sampled, Scheduler, SchedulerConfig, SchedulerStats,
-    SequenceId, StepPlan, TenantId, Then, Yield, block_keys,
+    BlockCounts, EvictionPolicy, KeyRoot, KvKey, NewSequence, PrefixReuse, Sampled, Scheduler, SchedulerConfig,
+    SchedulerStats, SequenceId, StepPlan, TenantId, Then, TierConfig, Yield, block_keys,
 };
 
 use crate::argmax;
@@ -75,6 +75,8 @@ impl Driver {
             max_running: limits.max_running,
             max_waiting: 1024,
             max_waiting_per_tenant: 1024,
+            eviction: EvictionPolicy::CostAware,
+            tiers: TierConfig::OFF,
         })?;
         let root = KeyRoot {
             model_fingerprint: model.model().fingerprint(),

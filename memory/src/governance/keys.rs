@@ -291,6 +291,17 @@ impl KeyStore {
         self.single.is_some() || self.lock_cached().ever_configured
     }
 
+    /// The tenants of all keys that are not revoked.
+    pub fn tenants(&self) -> Vec<TenantName> {
+        let cached = self.lock_cached();
+        let records = cached.records.iter().filter(|record| record.revoked_unix_s.is_none());
+        let single = self.single.iter().map(|(_, identity)| identity.tenant.clone());
+        let mut tenants: Vec<TenantName> = records.map(|record| record.tenant.clone()).chain(single).collect();
+        tenants.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        tenants.dedup();
+        tenants
+    }
+
     /// Tells who presents this key. The file is looked at again when the last look is [`RELOAD_INTERVAL`] old.
     ///
     /// # Errors

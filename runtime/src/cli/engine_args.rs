@@ -1,6 +1,7 @@
 //! The options that every command with an engine in it shares, and how they become a running engine.
 
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -9,11 +10,13 @@ use clap::{Args, ValueEnum};
 use kernels::{CpuOptions, DType, Device, Isa};
 use models::hub::{self, HubOptions};
 use models::{ChatTemplate, GenerationConfig, LoadFormat, LoadOptions, Model, ModelSource, Tokenizer};
+use scheduler::{EvictionPolicy, TenantId};
 
 use super::download_line::DownloadLine;
 use crate::bundled;
-use crate::engine::{EngineHandle, EngineOptions, PrefixCache};
+use crate::engine::{DiskOptions, EngineHandle, EngineOptions, PrefixCache};
 use crate::environment::Environment;
+use crate::kv_store::{KvStoreOptions, MasterKey};
 
 /// Where weights come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -33,6 +36,24 @@ pub enum DTypeArg {
     Bf16,
     /// IEEE half precision.
     F16,
+}
+
+/// Which cached block is given up first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EvictionArg {
+    /// By the work that a block is expected to save: uses, weighted by their work, that fade with time.
+    CostAware,
+    /// The least recently used.
+    Lru,
+}
+
+impl From<EvictionArg> for EvictionPolicy {
+    fn from(policy: EvictionArg) -> Self {
+        match policy {
+            EvictionArg::CostAware => Self::CostAware,
+            EvictionArg::Lru => Self::Lru,
+        }
+    }
 }
 
 impl From<DTypeArg> for DType {
@@ -122,6 +143,24 @@ pub struct EngineArgs {
     /// Instruction set: avx512bf16, avx512, avx2 or portable; by default the best that the processor has
     #[arg(long, value_name = "ISA")]
     pub cpu_isa: Option<Isa>,
+    /// Memory for KV blocks that the KV cache gave up, for example 4GiB; on the CPU it is the same memory as the cache's
+    #[arg(long, default_value = "0", value_name = "SIZE")]
+    pub host_cache: Bytes,
+    /// Disk space for KV blocks, which then survive a restart; 0 switches it off [default: 1GiB for `memos serve`, else 0]
+    #[arg(long, value_name = "SIZE")]
+    pub disk_cache: Option<Bytes>,
+    /// Folder of the disk cache [default: `kv` in the data directory]
+    #[arg(long, value_name = "FOLDER")]
+    pub disk_cache_folder: Option<PathBuf>,
+    /// File with 64 hexadecimal digits: KV blocks on disk are encrypted with a key made of it for each tenant
+    #[arg(long, value_name = "FILE")]
+    pub disk_cache_key: Option<PathBuf>,
+    /// Which cached block is given up first: by the work that it is expected to save, or the least recently used
+    #[arg(long, value_enum, default_value = "cost-aware")]
+    pub eviction: EvictionArg,
+    /// The share of the host cache and of the disk cache that one tenant may have, in percent
+    #[arg(long, default_value_t = 100, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub tenant_cache_percent: u8,
     /// Compute every prompt anew instead of reusing cached prefixes (for comparisons)
     #[arg(long)]
     pub no_prefix_cache: bool,
@@ -152,6 +191,19 @@ impl EngineArgs {
     /// # Errors
     /// Whatever keeps the model from being loaded, with the file or value that is wrong.
     pub fn start(&self, environment: &Environment, served_name: Option<&str>) -> anyhow::Result<LoadedEngine> {
+        self.start_with_disk(environment, served_name, None)
+    }
+
+    /// [`EngineArgs::start`] with a disk tier.
+    ///
+    /// # Errors
+    /// As for [`EngineArgs::start`], and when the cache directory cannot be used.
+    pub fn start_with_disk(
+        &self,
+        environment: &Environment,
+        served_name: Option<&str>,
+        disk: Option<DiskOptions>,
+    ) -> anyhow::Result<LoadedEngine> {
         let (source, name) = self.resolve(environment)?;
         let served_name = served_name.unwrap_or(&name);
         let device = Device::cpu(CpuOptions { num_threads: self.threads, isa: self.cpu_isa })?;
@@ -162,7 +214,7 @@ impl EngineArgs {
         let options = LoadOptions { format, dtype: self.dtype.map(DType::from), max_positions: self.max_context };
         let model = Model::load(&device, &source, options).with_context(|| format!("cannot load the model {name}"))?;
         let engine =
-            EngineHandle::start(device, model, served_name, &self.options()).context("cannot start the engine")?;
+            EngineHandle::start(device, model, served_name, &self.options(disk)).context("cannot start the engine")?;
         Ok(LoadedEngine { engine, source })
     }
 
@@ -178,7 +230,27 @@ impl EngineArgs {
         Ok((ModelSource::Folder(folder), name.to_owned()))
     }
 
-    fn options(&self) -> EngineOptions {
+    /// The disk tier in a folder, for these tenants; `None` when the budget is 0.
+    ///
+    /// # Errors
+    /// The key file cannot be read, or is not 64 hexadecimal digits.
+    pub fn disk_options(
+        &self,
+        default_budget: Bytes,
+        default_folder: &Path,
+        tenants: Vec<([u8; 32], TenantId)>,
+    ) -> anyhow::Result<Option<DiskOptions>> {
+        let Bytes(budget) = self.disk_cache.unwrap_or(default_budget);
+        if budget == 0 || self.no_prefix_cache {
+            return Ok(None);
+        }
+        let master_key = self.disk_cache_key.as_deref().map(read_master_key).transpose()?;
+        let folder = self.disk_cache_folder.clone().unwrap_or_else(|| default_folder.to_owned());
+        let store = KvStoreOptions { max_bytes: budget as u64, master_key };
+        Ok(Some(DiskOptions { folder, store, tenants }))
+    }
+
+    fn options(&self, disk: Option<DiskOptions>) -> EngineOptions {
         EngineOptions {
             block_size: self.block_size,
             kv_cache_bytes: self.kv_cache_memory.0,
@@ -188,8 +260,24 @@ impl EngineArgs {
             max_waiting: self.max_waiting,
             max_waiting_per_tenant: self.max_waiting_per_tenant,
             prefix_cache: if self.no_prefix_cache { PrefixCache::Off } else { PrefixCache::On },
+            eviction: self.eviction.into(),
+            host_cache_bytes: if self.no_prefix_cache { 0 } else { self.host_cache.0 },
+            tenant_cache_percent: self.tenant_cache_percent,
+            disk,
         }
     }
+}
+
+/// The key that a file holds, as 64 hexadecimal digits.
+fn read_master_key(path: &Path) -> anyhow::Result<MasterKey> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the key file {}", path.display()))?;
+    let digits = text.trim().as_bytes();
+    let nibble = |digit: u8| char::from(digit).to_digit(16).map(|value| value as u8);
+    let byte = |pair: &[u8]| Some(nibble(pair[0])? << 4 | nibble(pair[1])?);
+    let bytes: Option<Vec<u8>> = digits.chunks_exact(2).map(byte).collect();
+    let key: Option<[u8; 32]> = bytes.filter(|_| digits.len() == 64).and_then(|bytes| bytes.try_into().ok());
+    let key = key.with_context(|| format!("{} does not hold 64 hexadecimal digits", path.display()))?;
+    Ok(MasterKey::new(key))
 }
 
 impl LoadedEngine {

@@ -21,6 +21,9 @@ use crate::memories;
 /// Tenant of the key that `--api-key` gives.
 const SINGLE_KEY_TENANT: &str = "default";
 
+/// Disk space for KV blocks.
+const DISK_CACHE_DEFAULT: Bytes = Bytes(1 << 30);
+
 /// How much is logged to standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum LogLevelArg {
@@ -101,7 +104,14 @@ pub async fn run(mut args: ServeArgs, environment: &Environment) -> anyhow::Resu
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr()?;
 
-    let loaded = args.engine.start(environment, args.served_model_name.as_deref())?;
+    let cache_epoch = data_dir.cache_epoch()?;
+    let secret = data_dir.server_secret();
+    let tenants = args
+        .tenant_names(&keys, environment)
+        .into_iter()
+        .map(|name| (http::tenant_salt(&secret, &name, cache_epoch.value()), http::tenant_id(&secret, &name)));
+    let disk = args.engine.disk_options(DISK_CACHE_DEFAULT, &data_dir.kv_folder(), tenants.collect())?;
+    let loaded = args.engine.start_with_disk(environment, args.served_model_name.as_deref(), disk)?;
     let text = loaded.text_parts()?;
     let engine = loaded.engine.clone();
     let info = engine.info();
@@ -140,7 +150,8 @@ pub async fn run(mut args: ServeArgs, environment: &Environment) -> anyhow::Resu
         keys: Arc::new(keys),
         memories: Arc::clone(&memories),
         memory_defaults,
-        server_secret: data_dir.server_secret(),
+        server_secret: secret,
+        cache_epoch,
         limits: args.limits(),
     });
     http::serve(listener, state, stop_signal()?).await?;
@@ -160,6 +171,15 @@ impl ServeArgs {
                 Ok(keys.with_key(key, Identity { tenant, role: Role::Admin }))
             }
         }
+    }
+
+    /// Everybody who may have KV on disk.
+    fn tenant_names(&self, keys: &KeyStore, environment: &Environment) -> Vec<String> {
+        let mut names: Vec<String> = keys.tenants().iter().map(ToString::to_string).collect();
+        names.extend(self.only_tenant(keys, environment).map(str::to_owned));
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     /// The tenant that a cube can be made for without asking: that of a server without keys, or of its single key.

@@ -1,24 +1,41 @@
 //! The engine: one thread that owns scheduler, model and KV pool; everyone else talks to it through `EngineHandle`.
 
+mod disk;
 mod inputs;
 mod request;
 mod stats;
 mod thread;
+mod tiers;
 
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use kernels::{DType, Device, KvPool};
 use models::Model;
-use scheduler::{KeyRoot, KvKey, NewSequence, PrefixReuse, Scheduler, SchedulerConfig, block_keys};
+use scheduler::{
+    Decision, EvictionPolicy, KvKey, NewSequence, PrefillCost, PrefixReuse, Scheduler, SchedulerConfig, TierConfig,
+    block_keys,
+};
 use tokio::sync::{mpsc, oneshot};
 
-pub use request::{EngineError, EngineEvent, FinishReason, GenerateRequest, PromptLogprobs, Tenant};
+use crate::kv_store::{KvIdentity, KvStoreError};
+use disk::DiskTier;
+use tiers::TierBytes;
+
+pub use disk::DiskOptions;
+pub use request::{Cached, EngineError, EngineEvent, FinishReason, GenerateRequest, PromptLogprobs, Reset, Tenant};
 pub use stats::EngineStats;
 use thread::{Command, EngineThread};
 
 /// Submissions that may wait for the engine thread to pick them up between two steps.
 const COMMAND_QUEUE_LEN: usize = 256;
+
+/// Bytes that may be on their way to disk at a time.
+const DISK_WRITE_QUEUE_BYTES: usize = 256 << 20;
+/// At least one file's worth, however large the blocks are.
+const DISK_WRITE_QUEUE_BLOCKS_MIN: usize = 32;
+/// Share of the disk budget that is counted as blocks: headers, tokens and checksums take some of it.
+const DISK_BLOCK_SHARE: f64 = 0.95;
 
 /// Name of the one KV layout of the CPU pool, part of every KV key.
 const KV_LAYOUT: &str = "layer-kv-head-kt16";
@@ -42,6 +59,34 @@ pub struct EngineOptions {
     pub max_waiting_per_tenant: usize,
     /// What the prefix cache may be used for.
     pub prefix_cache: PrefixCache,
+    /// Which cached block is given up first.
+    pub eviction: EvictionPolicy,
+    /// Bytes of the host tier; 0: none.
+    pub host_cache_bytes: usize,
+    /// The share of each lower tier that one tenant may have, percent.
+    pub tenant_cache_percent: u8,
+    /// The disk tier; `None`: none.
+    pub disk: Option<DiskOptions>,
+}
+
+impl Default for EngineOptions {
+    /// Everything in the device pool, with the limits that the command line has.
+    fn default() -> Self {
+        Self {
+            block_size: 16,
+            kv_cache_bytes: 1 << 30,
+            kv_dtype: None,
+            max_batch_tokens: 256,
+            max_running: 64,
+            max_waiting: 512,
+            max_waiting_per_tenant: 256,
+            prefix_cache: PrefixCache::On,
+            eviction: EvictionPolicy::CostAware,
+            host_cache_bytes: 0,
+            tenant_cache_percent: 100,
+            disk: None,
+        }
+    }
 }
 
 /// Whether computed prefixes are reused.
@@ -80,19 +125,39 @@ pub struct ModelInfo {
 }
 
 impl ModelInfo {
-    /// Root of all KV keys of one tenant on this model.
-    fn key_root(&self, tenant: &Tenant) -> KvKey {
-        KeyRoot {
+    /// What the bytes of KV blocks depend on besides their tokens.
+    pub fn kv_identity(&self) -> KvIdentity {
+        KvIdentity {
             model_fingerprint: self.fingerprint,
-            kv_dtype: &self.kv_dtype.to_string(),
-            kv_layout: KV_LAYOUT,
+            kv_dtype: self.kv_dtype.to_string(),
+            kv_layout: KV_LAYOUT.to_owned(),
             block_size: self.block_size as u32,
             rope_fingerprint: self.rope_fingerprint,
-            numerics_id: self.numerics_id,
+            numerics_id: self.numerics_id.to_owned(),
             adapter: None,
-            tenant_salt: tenant.salt,
+            block_bytes: self.block_bytes,
         }
-        .key()
+    }
+
+    /// Root of all KV keys of one tenant on this model.
+    fn key_root(&self, tenant: &Tenant) -> KvKey {
+        self.kv_identity().root_key(tenant.salt)
+    }
+}
+
+/// Blocks that a disk budget holds, with room for what files have beside the blocks.
+fn disk_blocks(disk: &DiskOptions, block_bytes: usize) -> usize {
+    let budget = disk.store.max_bytes as f64 * DISK_BLOCK_SHARE;
+    (budget / block_bytes as f64) as usize
+}
+
+/// At which context attention costs as much as everything else: scores and outputs are two products over the context for
+/// each head, everything else two operations a parameter.
+fn prefill_cost(model: &Model) -> PrefillCost {
+    let config = model.config();
+    let attention = (4 * config.num_layers * config.num_heads * config.head_dim) as f64;
+    PrefillCost {
+        attention_half_tokens: (2.0 * (model.weight_bytes() / config.dtype.size_bytes()) as f64 / attention).max(1.0),
     }
 }
 
@@ -113,6 +178,9 @@ pub enum StartError {
     /// The pool could not be allocated.
     #[error(transparent)]
     Kernel(#[from] kernels::KernelError),
+    /// The cache directory cannot be used.
+    #[error("cannot use the KV cache directory: {0}")]
+    Disk(#[from] KvStoreError),
     /// The operating system refused a thread.
     #[error("cannot start the engine thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -141,13 +209,23 @@ impl EngineHandle {
         if num_blocks == 0 {
             return Err(StartError::KvCacheTooSmall { kv_cache_bytes: options.kv_cache_bytes, block_bytes });
         }
-        let scheduler = Scheduler::new(SchedulerConfig {
+        let tiers = TierConfig {
+            host_blocks: options.host_cache_bytes / block_bytes,
+            disk_blocks: options.disk.as_ref().map_or(0, |disk| disk_blocks(disk, block_bytes)),
+            tenant_percent: options.tenant_cache_percent,
+            block_bytes: block_bytes as u64,
+            max_disk_writes: (DISK_WRITE_QUEUE_BYTES / block_bytes).max(DISK_WRITE_QUEUE_BLOCKS_MIN),
+            prefill_cost: prefill_cost(&model),
+        };
+        let mut scheduler = Scheduler::new(SchedulerConfig {
             num_blocks,
             block_size: options.block_size,
             max_batch_tokens: options.max_batch_tokens,
             max_running: options.max_running,
             max_waiting: options.max_waiting,
             max_waiting_per_tenant: options.max_waiting_per_tenant,
+            eviction: options.eviction,
+            tiers,
         })?;
         let pool = KvPool::new(&device, shape, num_blocks)?;
         let info = Arc::new(ModelInfo {
@@ -165,7 +243,14 @@ impl EngineHandle {
         });
         let (commands, receiver) = mpsc::channel(COMMAND_QUEUE_LEN);
         let stats = Arc::new(Mutex::new(EngineStats::default()));
-        let engine = EngineThread::new(device, model, pool, scheduler, receiver, Arc::clone(&stats));
+        let disk = match &options.disk {
+            Some(disk) if tiers.disk_blocks > 0 => {
+                Some(DiskTier::start(disk.clone(), info.kv_identity(), &mut scheduler, commands.downgrade())?)
+            }
+            _ => None,
+        };
+        let tiers = TierBytes::new(block_bytes, disk);
+        let engine = EngineThread::new(device, model, pool, scheduler, tiers, receiver, Arc::clone(&stats));
         let join = std::thread::Builder::new().name("memos-engine".into()).spawn(move || engine.run())?;
         let join = Arc::new(Mutex::new(Some(join)));
         Ok(Self { commands, stats, info, prefix_cache: options.prefix_cache, join })
@@ -218,6 +303,36 @@ impl EngineHandle {
     pub async fn clear_cache(&self) -> Result<usize, EngineError> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::ClearCache { reply }).await.map_err(|_closed| EngineError::Stopped)?;
+        answer.await.map_err(|_closed| EngineError::Stopped)
+    }
+
+    /// Forgets or moves cached blocks, for benchmarks, and says how many.
+    ///
+    /// # Errors
+    /// The engine is gone.
+    pub async fn reset(&self, what: Reset) -> Result<usize, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Reset { what, reply }).await.map_err(|_closed| EngineError::Stopped)?;
+        answer.await.map_err(|_closed| EngineError::Stopped)
+    }
+
+    /// Waits until every computed block that is still in memory is on disk, as far as it has room.
+    ///
+    /// # Errors
+    /// The engine is gone.
+    pub async fn flush(&self) -> Result<(), EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Flush { reply }).await.map_err(|_closed| EngineError::Stopped)?;
+        answer.await.map_err(|_closed| EngineError::Stopped)
+    }
+
+    /// The scheduler's latest decisions, oldest first.
+    ///
+    /// # Errors
+    /// The engine is gone.
+    pub async fn decisions(&self) -> Result<Vec<Decision>, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Decisions { reply }).await.map_err(|_closed| EngineError::Stopped)?;
         answer.await.map_err(|_closed| EngineError::Stopped)
     }
 

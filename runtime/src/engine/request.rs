@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use models::{SamplingParams, TokenLogprob};
-use scheduler::TenantId;
+use scheduler::{Admission, Loaded, TenantId};
 
 /// Whom a request is accounted to: the identity is fixed by the API key, never by the request's body.
 #[derive(Debug, Clone)]
@@ -56,13 +56,57 @@ pub enum FinishReason {
     Length,
 }
 
+/// What of the cache is forgotten or moved, for benchmarks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reset {
+    /// The device forgets what no running sequence uses; the lower tiers stay.
+    ForgetDevice,
+    /// Device and host memory forget; the disk stays.
+    ForgetMemory,
+    /// The device gives up what no running sequence uses, as if others needed its place.
+    SwapOut,
+}
+
+/// Prompt tokens whose KV was there before the request, by the tier that they came from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cached {
+    /// From the device pool.
+    pub device_tokens: usize,
+    /// From host memory.
+    pub host_tokens: usize,
+    /// From disk.
+    pub disk_tokens: usize,
+}
+
+impl Cached {
+    pub(super) fn of(admission: Admission, loaded: Loaded) -> Self {
+        let Loaded { host_tokens, disk_tokens } = loaded;
+        Self { device_tokens: admission.cached_tokens - host_tokens - disk_tokens, host_tokens, disk_tokens }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            device_tokens: self.device_tokens + other.device_tokens,
+            host_tokens: self.host_tokens + other.host_tokens,
+            disk_tokens: self.disk_tokens + other.disk_tokens,
+        }
+    }
+
+    /// From all tiers together.
+    pub fn num_tokens(&self) -> usize {
+        self.device_tokens + self.host_tokens + self.disk_tokens
+    }
+}
+
 /// What the engine tells about one sequence, in this order: `Prompt`, then `Token`s, then `Finished`; or `Failed` at any point.
 #[derive(Debug, Clone)]
 pub enum EngineEvent {
     /// The prompt has been computed (sent just before the first token).
     Prompt {
         /// Prompt tokens whose KV came from the cache.
-        cached_tokens: usize,
+        cached: Cached,
         /// One entry a prompt token, `None` for the first; present when asked for.
         logprobs: Option<Vec<Option<TokenLogprob>>>,
     },

@@ -1,12 +1,16 @@
 //! What the engine thread publishes about itself after every step, for `/metrics`, `/health` and the benches.
 
-use scheduler::SchedulerStats;
+use scheduler::{SchedulerStats, TierStats};
 
 /// Counters since start and gauges of now.
 #[derive(Debug, Clone, Default)]
 pub struct EngineStats {
     /// Queue, blocks, hits, preemptions.
     pub scheduler: SchedulerStats,
+    /// Host memory.
+    pub host: TierStats,
+    /// Disk.
+    pub disk: TierStats,
     /// Forward passes.
     pub num_steps: u64,
     /// Rows computed in them: prompt tokens that were not cached, and decodes.

@@ -6,12 +6,15 @@ use std::time::Instant;
 
 use kernels::{Device, KvPool};
 use models::{Model, ModelError, Sampler, TokenLogprob, log_softmax_top};
-use scheduler::{AddError, NewSequence, PlannedSequence, Sampled, Scheduler, SequenceId, StepPlan, Then, Yield};
+use scheduler::{
+    AddError, Decision, NewSequence, PlannedSequence, Sampled, Scheduler, SequenceId, StepPlan, Then, Tier, Yield,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use super::inputs::{LogitRows, PlannedRows, StepInputs};
-use super::request::{EngineError, EngineEvent, FinishReason, GenerateRequest, PromptLogprobs};
+use super::request::{Cached, EngineError, EngineEvent, FinishReason, GenerateRequest, PromptLogprobs, Reset};
 use super::stats::EngineStats;
+use super::tiers::TierBytes;
 
 /// Advice in `Retry-After` when nothing has finished yet.
 const RETRY_AFTER_DEFAULT_S: u64 = 1;
@@ -27,8 +30,26 @@ pub(super) struct Submission {
 
 /// What the rest of the process may ask of the thread.
 pub(super) enum Command {
-    Submit { submissions: Vec<Submission>, reply: oneshot::Sender<Result<(), EngineError>> },
-    ClearCache { reply: oneshot::Sender<usize> },
+    Submit {
+        submissions: Vec<Submission>,
+        reply: oneshot::Sender<Result<(), EngineError>>,
+    },
+    ClearCache {
+        reply: oneshot::Sender<usize>,
+    },
+    Reset {
+        what: Reset,
+        reply: oneshot::Sender<usize>,
+    },
+    /// Save everything, and answer when it is written.
+    Flush {
+        reply: oneshot::Sender<()>,
+    },
+    Decisions {
+        reply: oneshot::Sender<Vec<Decision>>,
+    },
+    /// There is an event of the disk tier to pick up.
+    Wake,
     Shutdown,
 }
 
@@ -44,7 +65,7 @@ struct Stream {
     max_tokens: usize,
     num_generated: usize,
     /// Set when the sequence is first admitted; what it finds after a preemption is its own work.
-    cached_tokens: Option<usize>,
+    cached: Option<Cached>,
     prompt_logprobs: Option<PromptRows>,
 }
 
@@ -79,6 +100,9 @@ pub(super) struct EngineThread {
     model: Model,
     pool: KvPool,
     scheduler: Scheduler,
+    tiers: TierBytes,
+    /// The last step had nothing to compute.
+    is_stalled: bool,
     block_size: usize,
     commands: mpsc::Receiver<Command>,
     streams: HashMap<SequenceId, Stream>,
@@ -95,6 +119,7 @@ impl EngineThread {
         model: Model,
         pool: KvPool,
         scheduler: Scheduler,
+        tiers: TierBytes,
         commands: mpsc::Receiver<Command>,
         published: Arc<Mutex<EngineStats>>,
     ) -> Self {
@@ -104,6 +129,8 @@ impl EngineThread {
             model,
             pool,
             scheduler,
+            tiers,
+            is_stalled: false,
             commands,
             streams: HashMap::new(),
             inputs: StepInputs::default(),
@@ -118,9 +145,11 @@ impl EngineThread {
     pub fn run(mut self) {
         while self.take_commands() == Flow::Continue {
             self.drop_cancelled();
+            self.tiers.advance(&mut self.pool, &mut self.scheduler, !self.is_stalled);
             self.step();
             self.publish();
         }
+        self.tiers.flush(&self.pool, &mut self.scheduler);
         for stream in self.streams.into_values() {
             // A client that is gone needs no answer.
             let _ = stream.events.send(EngineEvent::Failed(EngineError::ShuttingDown));
@@ -129,7 +158,10 @@ impl EngineThread {
 
     /// Sleeps while there is nothing to do; between steps only takes what is already there.
     fn take_commands(&mut self) -> Flow {
-        if self.scheduler.is_idle() {
+        let is_idle = self.scheduler.is_idle();
+        let waits_for_loads = self.is_stalled && self.scheduler.is_loading() && !self.tiers.can_advance();
+        let saves = is_idle && self.tiers.save_some(&self.pool, &mut self.scheduler);
+        if !saves && ((is_idle && !self.scheduler.is_loading()) || waits_for_loads) {
             self.publish();
             match self.commands.blocking_recv() {
                 Some(command) => {
@@ -162,13 +194,48 @@ impl EngineThread {
                 Flow::Continue
             }
             Command::ClearCache { reply } => {
-                let num_blocks = self.scheduler.clear_cache();
+                let num_blocks = self.scheduler.clear_cache(None);
+                self.tiers.clear_quarantine();
+                self.carry_out_rest();
                 // Whoever asked may have gone; the blocks are free all the same.
                 let _ = reply.send(num_blocks);
                 Flow::Continue
             }
+            Command::Reset { what, reply } => {
+                let num_blocks = match what {
+                    Reset::ForgetDevice => self.scheduler.clear_device(),
+                    Reset::ForgetMemory => {
+                        let num_blocks = self.scheduler.clear_device() + self.scheduler.clear_host();
+                        self.carry_out_rest();
+                        num_blocks
+                    }
+                    Reset::SwapOut => {
+                        let (num_blocks, plan) = self.scheduler.evict_device();
+                        self.tiers.carry_out(plan, &self.pool, &mut self.scheduler);
+                        num_blocks
+                    }
+                };
+                let _ = reply.send(num_blocks);
+                Flow::Continue
+            }
+            Command::Flush { reply } => {
+                self.tiers.flush(&self.pool, &mut self.scheduler);
+                let _ = reply.send(());
+                Flow::Continue
+            }
+            Command::Decisions { reply } => {
+                let _ = reply.send(self.scheduler.decisions().copied().collect());
+                Flow::Continue
+            }
+            Command::Wake => Flow::Continue,
             Command::Shutdown => Flow::Stop,
         }
+    }
+
+    /// Carries out what came up outside of a step.
+    fn carry_out_rest(&mut self) {
+        let plan = self.scheduler.take_transfers();
+        self.tiers.carry_out(plan, &self.pool, &mut self.scheduler);
     }
 
     /// Queues all of them or none.
@@ -243,7 +310,12 @@ impl EngineThread {
     }
 
     fn step(&mut self) {
-        let plan = self.scheduler.schedule();
+        let mut plan = self.scheduler.schedule();
+        let transfers = std::mem::take(&mut plan.transfers);
+        if !transfers.is_empty() {
+            self.tiers.carry_out(transfers, &self.pool, &mut self.scheduler);
+        }
+        self.is_stalled = plan.is_empty();
         if plan.is_empty() {
             self.scheduler.revert(plan);
             return;
@@ -251,7 +323,8 @@ impl EngineThread {
         let logits_of = self.fill_inputs(&plan);
         let start = Instant::now();
         let result = self.model.forward(&self.device, &self.inputs.as_batch(), &mut self.pool);
-        self.stats.forward_s += start.elapsed().as_secs_f64();
+        let forward_s = start.elapsed().as_secs_f64();
+        self.stats.forward_s += forward_s;
         self.stats.num_steps += 1;
         let logits = match result {
             Ok(logits) => logits,
@@ -260,6 +333,7 @@ impl EngineThread {
                 return self.fail_step(plan, &reason);
             }
         };
+        self.scheduler.observe_step(&plan, forward_s);
         self.stats.num_rows += self.inputs.num_rows() as u64;
         let mut outcomes = Vec::with_capacity(plan.sequences.len());
         for (planned, rows) in plan.sequences.iter().zip(logits_of) {
@@ -283,7 +357,7 @@ impl EngineThread {
             let sequence = self.scheduler.sequence(planned.id).expect("a planned sequence is known: this is a bug");
             let stream = self.streams.get_mut(&planned.id).expect("a planned sequence has a stream: this is a bug");
             if let Some(admission) = &planned.admitted {
-                stream.cached_tokens.get_or_insert(admission.cached_tokens);
+                stream.cached.get_or_insert(Cached::of(*admission, planned.loaded));
             }
             let rows = PlannedRows {
                 tokens: sequence.tokens(),
@@ -338,6 +412,8 @@ impl EngineThread {
 
     fn publish(&mut self) {
         self.stats.scheduler = self.scheduler.stats();
+        self.stats.host = self.scheduler.tier_stats(Tier::Host);
+        self.stats.disk = self.scheduler.tier_stats(Tier::Disk);
         *self.published.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = self.stats.clone();
     }
 }
@@ -359,7 +435,7 @@ impl Stream {
             prompt_len: request.prompt.len(),
             max_tokens: request.max_tokens,
             num_generated: 0,
-            cached_tokens: None,
+            cached: None,
             prompt_logprobs,
         }
     }
@@ -398,7 +474,7 @@ impl Stream {
         if self.num_generated == 0 {
             let logprobs = self.prompt_logprobs.take().map(|prompt| prompt.rows);
             // A client that is gone is noticed before the next step; so are the ones below.
-            let _ = self.events.send(EngineEvent::Prompt { cached_tokens: self.cached_tokens.unwrap_or(0), logprobs });
+            let _ = self.events.send(EngineEvent::Prompt { cached: self.cached.unwrap_or_default(), logprobs });
         }
         if self.max_tokens == 0 {
             return Outcome::PromptOnly;

@@ -6,7 +6,7 @@ use models::{DecodeStream, TokenLogprob};
 
 use super::assembler::{Assembled, TextAssembler, TextDelta};
 use super::error::ApiError;
-use crate::engine::{EngineEvent, FinishReason, Generation};
+use crate::engine::{Cached, EngineEvent, FinishReason, Generation};
 
 /// What happens to a choice, in this order: `Started`, `Token`s and `Delta`s, `Finished`; or `Failed` at any point.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub enum ChoiceEvent {
     /// The prompt has been computed.
     Started {
         /// Prompt tokens that came from the cache.
-        cached_tokens: usize,
+        cached: Cached,
         /// Log-probabilities of the prompt, when asked for.
         prompt_logprobs: Option<Vec<Option<TokenLogprob>>>,
     },
@@ -63,8 +63,8 @@ impl Choice {
 
     fn take(&mut self, event: EngineEvent) {
         match event {
-            EngineEvent::Prompt { cached_tokens, logprobs } => {
-                self.ready.push(ChoiceEvent::Started { cached_tokens, prompt_logprobs: logprobs });
+            EngineEvent::Prompt { cached, logprobs } => {
+                self.ready.push(ChoiceEvent::Started { cached, prompt_logprobs: logprobs });
             }
             EngineEvent::Token { token, logprob } => self.take_token(token, logprob),
             EngineEvent::Finished { reason } => {

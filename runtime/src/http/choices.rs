@@ -12,7 +12,7 @@ use super::drain::Phase;
 use super::error::ApiError;
 use super::state::Shared;
 use super::usage::Usage;
-use crate::engine::EngineError;
+use crate::engine::{Cached, EngineError};
 
 /// When a request is given up.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +72,7 @@ enum FirstToken {
 struct PromptCount {
     num_tokens: usize,
     /// Least of its choices: the later ones find what the first one computed.
-    cached_tokens: Option<usize>,
+    cached: Option<Cached>,
 }
 
 impl Choices {
@@ -84,7 +84,7 @@ impl Choices {
         prompt_lens: &[usize],
         choices: Vec<Choice>,
     ) -> Self {
-        let prompts = prompt_lens.iter().map(|&num_tokens| PromptCount { num_tokens, cached_tokens: None }).collect();
+        let prompts = prompt_lens.iter().map(|&num_tokens| PromptCount { num_tokens, cached: None }).collect();
         let last_token = vec![None; choices.len()];
         let streams = choices.into_iter().enumerate().map(|(index, choice)| {
             let next = move |mut choice: Choice| async move {
@@ -118,9 +118,9 @@ impl Choices {
             };
             match event {
                 (index, ChoiceEvent::Token { at }) => self.count_token(index, at),
-                (index, ChoiceEvent::Started { cached_tokens, prompt_logprobs }) => {
-                    self.count_prompt(index, cached_tokens);
-                    return Some((index, ChoiceEvent::Started { cached_tokens, prompt_logprobs }));
+                (index, ChoiceEvent::Started { cached, prompt_logprobs }) => {
+                    self.count_prompt(index, cached);
+                    return Some((index, ChoiceEvent::Started { cached, prompt_logprobs }));
                 }
                 (index, ChoiceEvent::Failed(error)) => {
                     self.streams.clear();
@@ -142,19 +142,21 @@ impl Choices {
         Usage {
             prompt_tokens: self.prompts.iter().map(|prompt| prompt.num_tokens).sum(),
             completion_tokens: self.completion_tokens,
-            cached_tokens: self.prompts.iter().filter_map(|prompt| prompt.cached_tokens).sum(),
+            cached: self.prompts.iter().filter_map(|prompt| prompt.cached).fold(Cached::default(), Cached::plus),
         }
     }
 
-    fn count_prompt(&mut self, index: usize, cached_tokens: usize) {
+    fn count_prompt(&mut self, index: usize, cached: Cached) {
         let choices_per_prompt = self.last_token.len() / self.prompts.len().max(1);
         let Some(prompt) = self.prompts.get_mut(index / choices_per_prompt.max(1)) else { return };
-        if prompt.cached_tokens.is_none() {
+        let cached_tokens = cached.num_tokens();
+        if prompt.cached.is_none() {
             self.record.add_prompt(prompt.num_tokens, cached_tokens);
             self.app.metrics.prompt_tokens.fetch_add(prompt.num_tokens as u64, Ordering::Relaxed);
             self.app.metrics.cached_tokens.fetch_add(cached_tokens as u64, Ordering::Relaxed);
         }
-        prompt.cached_tokens = Some(prompt.cached_tokens.map_or(cached_tokens, |least| least.min(cached_tokens)));
+        let least = prompt.cached.filter(|least| least.num_tokens() <= cached_tokens);
+        prompt.cached = Some(least.unwrap_or(cached));
     }
 
     fn count_token(&mut self, index: usize, at: Instant) {

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use scheduler::TierStats;
+
 use super::histogram::Histogram;
 use super::memory_metrics::MemoryMetrics;
 use crate::engine::{EngineStats, ModelInfo};
@@ -117,6 +119,22 @@ impl Metrics {
     }
 }
 
+/// Name, type, help and value of what each lower tier tells.
+type TierMetric = (&'static str, &'static str, &'static str, fn(&TierStats) -> f64);
+
+const TIER_METRICS: [TierMetric; 8] = [
+    ("memos_tier_capacity_blocks", "gauge", "Blocks that a lower tier may hold.", |tier| tier.capacity_blocks as f64),
+    ("memos_tier_used_blocks", "gauge", "Blocks that a lower tier holds.", |tier| tier.used_blocks as f64),
+    ("memos_tier_hit_blocks_total", "counter", "Blocks loaded from a lower tier.", |tier| tier.hit_blocks as f64),
+    ("memos_tier_declined_blocks_total", "counter", "Blocks computed although a lower tier had them.", |tier| {
+        tier.declined_blocks as f64
+    }),
+    ("memos_tier_stored_blocks_total", "counter", "Blocks copied into a lower tier.", |tier| tier.stored_blocks as f64),
+    ("memos_tier_evicted_blocks_total", "counter", "Blocks given up for others.", |tier| tier.evicted_blocks as f64),
+    ("memos_tier_failed_blocks_total", "counter", "Blocks whose move failed.", |tier| tier.failed_blocks as f64),
+    ("memos_tier_load_bytes_per_second", "gauge", "Measured bandwidth of loads.", |tier| tier.bandwidth),
+];
+
 fn write_engine(page: &mut Page, info: &ModelInfo, engine: &EngineStats) -> fmt::Result {
     let scheduler = &engine.scheduler;
     page.gauge("memos_sequences_running", "Sequences in the running batch.", scheduler.num_running)?;
@@ -127,6 +145,12 @@ fn write_engine(page: &mut Page, info: &ModelInfo, engine: &EngineStats) -> fmt:
         [("free", blocks.free), ("cached", blocks.cached), ("leased", blocks.leased), ("filling", blocks.filling)]
     {
         writeln!(page.text, "memos_kv_blocks{{state=\"{state}\"}} {count}")?;
+    }
+    for (name, kind, help, of) in TIER_METRICS {
+        page.head(name, kind, help)?;
+        for (tier, stats) in [("host", &engine.host), ("disk", &engine.disk)] {
+            writeln!(page.text, "{name}{{tier=\"{tier}\"}} {}", of(stats))?;
+        }
     }
     page.gauge("memos_kv_block_bytes", "Size of one KV block.", info.block_bytes)?;
     page.counter(

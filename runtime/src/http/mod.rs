@@ -38,6 +38,7 @@ mod options;
 mod pages;
 mod preparation;
 mod routes;
+mod scheduler_api;
 mod state;
 mod stop_strings;
 mod submission;
@@ -51,7 +52,7 @@ pub use listen_policy::{KeyPolicy, NotLoopback, listen_policy};
 pub use listener::{ServeError, serve};
 pub use log::{LogLevel, log_to_stderr};
 pub use routes::router;
-pub use state::{AppParts, AppState, HttpLimits};
+pub use state::{AppParts, AppState, HttpLimits, tenant_id, tenant_salt};
 
 #[cfg(test)]
 mod listener_tests;

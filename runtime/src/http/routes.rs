@@ -12,7 +12,7 @@ use super::access_log::{Observer, observe};
 use super::auth::{Guard, Requirement, authorize};
 use super::memory_api::MemoryEndpoint;
 use super::state::{AppState, Shared};
-use super::{completions, pages, tokens};
+use super::{completions, pages, scheduler_api, tokens};
 
 /// Route label of requests that match no route.
 const UNKNOWN_ROUTE: &str = "unknown";
@@ -36,6 +36,12 @@ pub enum Endpoint {
     Health,
     /// Figures for Prometheus.
     Metrics,
+    /// What the KV tiers hold.
+    Tiers,
+    /// What MemScheduler decided.
+    Decisions,
+    /// Forget what is cached on the device.
+    ResetDevice,
     /// Description of all of this.
     OpenApi,
     /// Something about memory.
@@ -79,7 +85,7 @@ impl Method {
 
 impl Endpoint {
     /// Those of the model and of operation.
-    const OWN: [Self; 9] = [
+    const OWN: [Self; 12] = [
         Self::ChatCompletions,
         Self::Completions,
         Self::Models,
@@ -88,6 +94,9 @@ impl Endpoint {
         Self::Detokenize,
         Self::Health,
         Self::Metrics,
+        Self::Tiers,
+        Self::Decisions,
+        Self::ResetDevice,
         Self::OpenApi,
     ];
 
@@ -107,6 +116,9 @@ impl Endpoint {
             Self::Detokenize => "/detokenize",
             Self::Health => "/health",
             Self::Metrics => "/metrics",
+            Self::Tiers => "/v1/scheduler/tiers",
+            Self::Decisions => "/v1/scheduler/decisions",
+            Self::ResetDevice => "/v1/scheduler/reset",
             Self::OpenApi => "/openapi.json",
             Self::Memory(endpoint) => endpoint.path(),
         }
@@ -124,8 +136,16 @@ impl Endpoint {
     /// The method.
     pub fn method(self) -> Method {
         match self {
-            Self::ChatCompletions | Self::Completions | Self::Tokenize | Self::Detokenize => Method::Post,
-            Self::Models | Self::Model | Self::Health | Self::Metrics | Self::OpenApi => Method::Get,
+            Self::ChatCompletions | Self::Completions | Self::Tokenize | Self::Detokenize | Self::ResetDevice => {
+                Method::Post
+            }
+            Self::Models
+            | Self::Model
+            | Self::Health
+            | Self::Metrics
+            | Self::Tiers
+            | Self::Decisions
+            | Self::OpenApi => Method::Get,
             Self::Memory(endpoint) => endpoint.method(),
         }
     }
@@ -136,7 +156,9 @@ impl Endpoint {
         match self {
             Self::ChatCompletions | Self::Completions => Requirement::Permission(Permission::Infer),
             Self::Models | Self::Model | Self::Tokenize | Self::Detokenize => Requirement::Permission(Permission::Read),
-            Self::Metrics => Requirement::Permission(Permission::Observe),
+            Self::Metrics | Self::Tiers | Self::Decisions | Self::ResetDevice => {
+                Requirement::Permission(Permission::Observe)
+            }
             Self::Health | Self::OpenApi => Requirement::Public,
             Self::Memory(endpoint) => endpoint.requirement(),
         }
@@ -153,6 +175,9 @@ impl Endpoint {
             Self::Detokenize => on(filter, tokens::detokenize),
             Self::Health => on(filter, pages::health),
             Self::Metrics => on(filter, pages::metrics),
+            Self::Tiers => on(filter, scheduler_api::tiers),
+            Self::Decisions => on(filter, scheduler_api::decisions),
+            Self::ResetDevice => on(filter, scheduler_api::reset),
             Self::OpenApi => on(filter, pages::openapi_document),
             Self::Memory(endpoint) => endpoint.handler(filter),
         }

@@ -15,11 +15,15 @@ use super::body::BodyLimits;
 use super::drain::Drain;
 use super::error::ApiError;
 use super::metrics::Metrics;
+use crate::data_dir::CacheEpoch;
 use crate::engine::{EngineError, EngineHandle, Tenant};
 use crate::recall::{MemoryDefaults, PlainText};
 
 /// BLAKE3 context of the salts, so that the server secret serves no two purposes with equal results.
 const SALT_CONTEXT: &str = "memos 2026-01 tenant salt v1";
+
+/// BLAKE3 context of the tenants' numbers.
+const ID_CONTEXT: &str = "memos 2026-11 tenant number v1";
 
 /// The limits of the HTTP side, each with the reason for its default.
 #[derive(Debug, Clone)]
@@ -80,6 +84,8 @@ pub struct AppParts {
     pub memory_defaults: MemoryDefaults,
     /// Secret that lasts as long as the data directory; tenants' salts are derived from it.
     pub server_secret: [u8; 32],
+    /// How often cached KV was forgotten since the data directory was made.
+    pub cache_epoch: CacheEpoch,
     /// The limits.
     pub limits: HttpLimits,
 }
@@ -130,7 +136,7 @@ impl Shared {
             plain_text: PlainText::new(Arc::clone(&parts.tokenizer)),
             remembering: Arc::new(Semaphore::new(parts.limits.num_remembering_max.max(1))),
             created_unix_s: now.as_secs(),
-            tenants: Mutex::default(),
+            tenants: Mutex::new(Tenants { by_name: HashMap::new(), epoch: parts.cache_epoch.value() }),
             id_key,
             num_ids: AtomicU64::new(0),
             parts,
@@ -146,7 +152,7 @@ impl Shared {
         }
         let tenant = Tenant {
             name: name.into(),
-            id: TenantId(tenants.by_name.len() as u64),
+            id: tenant_id(&self.parts.server_secret, name),
             salt: tenant_salt(&self.parts.server_secret, name, tenants.epoch),
         };
         tenants.by_name.insert(name.to_owned(), tenant.clone());
@@ -158,15 +164,16 @@ impl Shared {
     /// shared with. Blocks that running sequences need stay until those end, under keys that nobody asks for any
     /// more. Says how many blocks were dropped.
     ///
-    /// The epoch is counted from the start of the process: no KV outlives it.
+    /// The epoch outlives the process, as KV on disk does.
     ///
     /// # Errors
     /// The engine is gone, and its cache with it.
     pub async fn forget_cached(&self) -> Result<usize, EngineError> {
         {
             let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
-            tenants.epoch += 1;
-            let epoch = tenants.epoch;
+            // Durable before anything else: what is still on disk after a crash belongs to nobody then.
+            let epoch = self.parts.cache_epoch.advance(tenants.epoch);
+            tenants.epoch = epoch;
             for (name, tenant) in &mut tenants.by_name {
                 tenant.salt = tenant_salt(&self.parts.server_secret, name, epoch);
             }
@@ -194,7 +201,6 @@ impl Shared {
 }
 
 /// The tenants that have been seen since the start.
-#[derive(Default)]
 struct Tenants {
     by_name: HashMap<String, Tenant>,
     /// How often cached memory was forgotten; part of every salt.
@@ -202,13 +208,23 @@ struct Tenants {
 }
 
 /// The salt of a tenant: only this server can compute it, and it outlives the tenant's API keys.
-fn tenant_salt(server_secret: &[u8; 32], tenant: &str, epoch: u64) -> [u8; 32] {
+pub fn tenant_salt(server_secret: &[u8; 32], tenant: &str, epoch: u64) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key(SALT_CONTEXT);
     // Secret and epoch have a fixed length, so that no other three of secret, epoch and name give the same bytes.
     hasher.update(server_secret);
     hasher.update(&epoch.to_le_bytes());
     hasher.update(tenant.as_bytes());
     *hasher.finalize().as_bytes()
+}
+
+/// The number of a tenant: the same for the same name as long as the data directory lasts, as KV on disk is filed by it.
+pub fn tenant_id(server_secret: &[u8; 32], tenant: &str) -> TenantId {
+    let mut hasher = blake3::Hasher::new_derive_key(ID_CONTEXT);
+    hasher.update(server_secret);
+    hasher.update(tenant.as_bytes());
+    let mut number = [0; 8];
+    hasher.finalize_xof().fill(&mut number);
+    TenantId(u64::from_le_bytes(number))
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 use tower::ServiceExt;
 
 use super::{AppParts, AppState, HttpLimits, router};
-use crate::data_dir::DataDir;
+use crate::data_dir::{CacheEpoch, DataDir};
 use crate::engine::{EngineHandle, EngineOptions, PrefixCache};
 use crate::memories::{self, MemoryOptions};
 use crate::recall::MemoryDefaults;
@@ -82,6 +82,7 @@ impl TestServer {
             max_waiting: setup.max_waiting,
             max_waiting_per_tenant: setup.max_waiting,
             prefix_cache: PrefixCache::On,
+            ..EngineOptions::default()
         };
         let engine = EngineHandle::start(device, model, MODEL, &engine_options).expect("the engine starts");
         let memory_folder = tempfile::tempdir().expect("a temporary folder");
@@ -96,6 +97,7 @@ impl TestServer {
             memories: Arc::new(memories),
             memory_defaults: MemoryDefaults::default(),
             server_secret: [7; 32],
+            cache_epoch: CacheEpoch::default(),
             limits: setup.limits,
         });
         Self { router: router(state.clone()), state, engine, _data_dir: data_dir, _memory_folder: memory_folder }

@@ -1,8 +1,8 @@
 //! A pretended engine for tests that state one fact each: blocks of four tokens, and the next token is the sequence's
 //! length.
 use scheduler::{
-    AddError, KeyRoot, KvKey, NewSequence, PlannedSequence, PrefixReuse, Sampled, Scheduler, SchedulerConfig,
-    SequenceId, StepPlan, TenantId, Then, Yield, block_keys,
+    AddError, EvictionPolicy, KeyRoot, KvKey, NewSequence, PlannedSequence, PrefixReuse, Sampled, Scheduler,
+    SchedulerConfig, SequenceId, StepPlan, TenantId, Then, TierConfig, Yield, block_keys,
 };
 
 pub const BLOCK_SIZE: usize = 4;
@@ -14,6 +14,8 @@ pub const CONFIG: SchedulerConfig = SchedulerConfig {
     max_running: 8,
     max_waiting: 64,
     max_waiting_per_tenant: 32,
+    eviction: EvictionPolicy::CostAware,
+    tiers: TierConfig::OFF,
 };
 
 pub struct Engine {

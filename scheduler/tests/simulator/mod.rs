@@ -6,7 +6,8 @@ mod rng;
 use model::{Life, Model};
 use rng::Rng;
 use scheduler::{
-    NewSequence, PrefixReuse, Sampled, Scheduler, SchedulerConfig, SequenceId, TenantId, Then, Yield, block_keys,
+    EvictionPolicy, NewSequence, PrefixReuse, Sampled, Scheduler, SchedulerConfig, SequenceId, TenantId, Then,
+    TierConfig, Yield, block_keys,
 };
 
 /// One run's world: small enough that blocks run out, prompts coincide and queues overflow all the time.
@@ -71,6 +72,8 @@ impl Simulation {
             max_running,
             max_waiting: 4 + rng.below(12),
             max_waiting_per_tenant: 2 + rng.below(6),
+            eviction: EvictionPolicy::CostAware,
+            tiers: TierConfig::OFF,
         };
         let num_texts = 1 + rng.below(4);
         let text_len = 1 + config.num_blocks * config.block_size;
@@ -95,7 +98,7 @@ impl Simulation {
                 roll if roll < self.add_percent => self.add(),
                 95..98 => self.cancel(),
                 98 if self.rng.chance(30) => {
-                    self.scheduler.clear_cache();
+                    self.scheduler.clear_device();
                     self.model.clear_cache();
                 }
                 _ => self.step(),

@@ -6,8 +6,10 @@ use memos_tests::reference_case::ReferenceCase;
 use models::{LoadFormat, LoadOptions, Model, ModelSource, SamplingParams, TokenLogprob};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use runtime::engine::{
-    EngineEvent, EngineHandle, EngineOptions, GenerateRequest, Generation, PrefixCache, PromptLogprobs, Tenant,
+    Cached, DiskOptions, EngineEvent, EngineHandle, EngineOptions, GenerateRequest, Generation, PrefixCache,
+    PromptLogprobs, Tenant,
 };
+use runtime::kv_store::{KvStoreOptions, MasterKey};
 use scheduler::TenantId;
 
 use crate::{SEED, prompts_with_shared_prefixes};
@@ -18,6 +20,10 @@ const fn pool_bytes(num_blocks: usize) -> usize {
 }
 
 fn start(num_blocks: usize, prefix_cache: PrefixCache) -> anyhow::Result<EngineHandle> {
+    start_with(num_blocks, EngineOptions { prefix_cache, ..EngineOptions::default() })
+}
+
+fn start_with(num_blocks: usize, options: EngineOptions) -> anyhow::Result<EngineHandle> {
     let case = ReferenceCase::named("llama")?;
     let device = Device::cpu(CpuOptions { num_threads: std::num::NonZeroUsize::new(2), isa: Some(exact_isa()) })?;
     let load = LoadOptions { format: LoadFormat::Safetensors, dtype: None, max_positions: None };
@@ -30,7 +36,7 @@ fn start(num_blocks: usize, prefix_cache: PrefixCache) -> anyhow::Result<EngineH
         max_running: 8,
         max_waiting: 64,
         max_waiting_per_tenant: 64,
-        prefix_cache,
+        ..options
     };
     let engine = EngineHandle::start(device, model, "llama", &options)?;
     assert_eq!(engine.info().num_blocks, num_blocks);
@@ -66,14 +72,14 @@ fn requests() -> anyhow::Result<Vec<GenerateRequest>> {
 struct Told {
     tokens: Vec<(u32, u32)>,
     alternatives: Vec<Vec<(u32, u32)>>,
-    cached_tokens: usize,
+    cached: Cached,
 }
 
 async fn listen(mut generation: Generation) -> anyhow::Result<Told> {
     let mut told = Told::default();
     while let Some(event) = generation.next().await {
         match event {
-            EngineEvent::Prompt { cached_tokens, .. } => told.cached_tokens = cached_tokens,
+            EngineEvent::Prompt { cached, .. } => told.cached = cached,
             EngineEvent::Token { token, logprob } => {
                 let TokenLogprob { logprob, top, .. } = logprob.expect("log-probabilities were asked for");
                 told.tokens.push((token, logprob.to_bits()));
@@ -127,7 +133,7 @@ async fn requests_together_tell_what_each_tells_alone() -> anyhow::Result<()> {
     for round in 0..3 {
         let told = tell_together(&engine, &requests).await?;
         assert_same_told(&format!("round {round}"), &told, &expected);
-        num_cached += told.iter().map(|told| told.cached_tokens).sum::<usize>();
+        num_cached += told.iter().map(|told| told.cached.num_tokens()).sum::<usize>();
         // Clients that leave in the middle must not change what the others get in the next round.
         for request in &requests {
             let mut generations = engine.submit(vec![request.clone()]).await?;
@@ -164,10 +170,84 @@ async fn choices_of_one_request_are_computed_once_and_tell_what_each_tells_alone
     }
     assert_same_told("choices", &told, &expected);
     let full_blocks = (first.prompt.len() - 1) / 16 * 16;
-    let num_shared = told.iter().filter(|told| told.cached_tokens == full_blocks).count();
+    let num_shared = told.iter().filter(|told| told.cached.num_tokens() == full_blocks).count();
     assert_eq!(num_shared, 5, "all but the first choice find the prompt's full blocks");
     engine.shutdown().await;
     let blocks = engine.stats().scheduler.blocks;
     assert_eq!(blocks.free + blocks.cached, 64, "every block is free or cached: {blocks:?}");
+    Ok(())
+}
+
+/// A device pool that holds a part of the work, with host memory and a folder below it.
+fn tiered(host_blocks: usize, folder: Option<&std::path::Path>) -> EngineOptions {
+    let disk = folder.map(|folder| DiskOptions {
+        folder: folder.to_owned(),
+        store: KvStoreOptions { max_bytes: 64 << 20, master_key: Some(MasterKey::new([9; 32])) },
+        tenants: (0..3).map(|tenant| ([tenant as u8; 32], TenantId(tenant))).collect(),
+    });
+    EngineOptions { host_cache_bytes: pool_bytes(host_blocks), disk, ..EngineOptions::default() }
+}
+
+/// Requests whose blocks do not fit the device pool, again and again: what is not on the device comes from lower tiers.
+async fn tell_from_tiers(host_blocks: usize, folder: Option<&std::path::Path>) -> anyhow::Result<(Cached, u64)> {
+    let requests = requests()?;
+    let expected = tell_alone(&requests).await?;
+    let engine = start_with(16, tiered(host_blocks, folder))?;
+    let mut cached = Cached::default();
+    for round in 0..4 {
+        let told = tell_together(&engine, &requests).await?;
+        assert_same_told(&format!("round {round}"), &told, &expected);
+        cached = told.iter().map(|told| told.cached).fold(cached, Cached::plus);
+        for (request, expected) in requests.iter().zip(&expected) {
+            let mut generations = engine.submit(vec![request.clone()]).await?;
+            let told = listen(generations.remove(0)).await?;
+            assert_same_told(
+                &format!("round {round}, alone"),
+                std::slice::from_ref(&told),
+                std::slice::from_ref(expected),
+            );
+            cached = cached.plus(told.cached);
+        }
+    }
+    engine.shutdown().await;
+    let stats = engine.stats();
+    println!("{cached:?}, host {:?}, disk {:?}", stats.host, stats.disk);
+    assert_eq!((stats.host.failed_blocks, stats.disk.failed_blocks), (0, 0));
+    Ok((cached, stats.scheduler.preemptions))
+}
+
+#[tokio::test]
+async fn what_host_memory_gives_back_is_what_was_computed() -> anyhow::Result<()> {
+    let (cached, preemptions) = tell_from_tiers(96, None).await?;
+    assert!(cached.host_tokens > 0 && preemptions > 0, "nothing was shown: {cached:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_disk_gives_back_is_what_was_computed_and_it_outlives_the_process() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (cached, _) = tell_from_tiers(4, Some(folder.path())).await?;
+    assert!(cached.disk_tokens > 0, "nothing was shown: {cached:?}");
+
+    let requests = requests()?;
+    let expected = tell_alone(&requests).await?;
+    let engine = start_with(64, tiered(0, Some(folder.path())))?;
+    let mut generations = engine.submit(vec![requests[0].clone()]).await?;
+    let told = listen(generations.remove(0)).await?;
+    assert_same_told("after a restart", std::slice::from_ref(&told), &expected[..1]);
+    let full_blocks = (requests[0].prompt.len() - 1) / 16 * 16;
+    assert_eq!(told.cached.disk_tokens, full_blocks, "the first request is served from disk");
+    engine.shutdown().await;
+
+    // Whoever is not known any more finds nothing, and nothing of theirs stays.
+    let strangers = EngineOptions {
+        disk: tiered(0, Some(folder.path())).disk.map(|disk| DiskOptions { tenants: Vec::new(), ..disk }),
+        ..EngineOptions::default()
+    };
+    let engine = start_with(64, strangers)?;
+    let mut generations = engine.submit(vec![requests[0].clone()]).await?;
+    let told = listen(generations.remove(0)).await?;
+    assert_eq!(told.cached, Cached::default());
+    engine.shutdown().await;
     Ok(())
 }

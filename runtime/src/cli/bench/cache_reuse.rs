@@ -1,14 +1,14 @@
 //! `memos bench cache-reuse`: time to the first token of a cold prompt and of one whose beginning is cached.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::json;
 
-use super::in_process::generate_one;
+use super::in_process::{BENCH_TENANT, generate_one};
 use super::load::receive;
 use super::output;
 use super::progress::Progress;
@@ -16,15 +16,17 @@ use super::random::Random;
 use super::reuse_report::{KvSource, LengthSamples, Measured, ReuseReport, Sample};
 use super::statistics::milliseconds;
 use super::{TokenRange, connect, model_name};
-use crate::cli::engine_args::EngineArgs;
+use crate::cli::engine_args::{Bytes, EngineArgs};
 use crate::client::{Client, ClientError, Endpoint};
-use crate::engine::{EngineError, EngineHandle};
+use crate::engine::{EngineError, EngineHandle, Reset};
 use crate::environment::Environment;
 
 /// Lengths of the shared prefix when none are given; those that do not fit the model's context are left out.
 const LENGTHS_DEFAULT: [NonZeroUsize; 3] = [length(512), length(2048), length(8192)];
 /// Decode steps from which the floor is taken, in each repetition.
 const FLOOR_STEPS: usize = 8;
+/// Disk space of the tier that is measured.
+const TIERS_DISK: Bytes = Bytes(4 << 30);
 /// An endpoint does not say how large its vocabulary is; nearly every one has these ids, and they are plain text.
 const ENDPOINT_TOKENS: TokenRange = TokenRange(300..1000);
 
@@ -60,6 +62,11 @@ pub struct CacheReuseArgs {
     /// Seed of the prompts. An endpoint keeps its cache between runs: use another seed for another cold run
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// Also measure host memory, disk (with the system's page cache and without it) and a restart; in process only. Without
+    /// --host-cache the host tier is as large as the KV cache, without --disk-cache the disk tier has 4 GiB, and without
+    /// --disk-cache-folder it is in a temporary folder
+    #[arg(long, conflicts_with = "base_url")]
+    pub tiers: bool,
     /// Also write the result as JSON; `-` writes it to stdout and the table to stderr
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -76,6 +83,9 @@ enum Target {
 /// # Errors
 /// A model that cannot be loaded, an endpoint that does not answer, a given length that does not fit.
 pub async fn run(args: CacheReuseArgs, environment: &Environment) -> anyhow::Result<()> {
+    if args.tiers {
+        return run_tiers(args, environment).await;
+    }
     let target = match &args.base_url {
         None => Target::Engine(args.engine.start(environment, None)?.engine),
         Some(base_url) => {
@@ -88,7 +98,48 @@ pub async fn run(args: CacheReuseArgs, environment: &Environment) -> anyhow::Res
     if let Target::Engine(engine) = &target {
         engine.shutdown().await;
     }
-    let report = report?;
+    deliver(&report?, &args)
+}
+
+/// The same with all tiers, and the engine started anew in each repetition.
+async fn run_tiers(mut args: CacheReuseArgs, environment: &Environment) -> anyhow::Result<()> {
+    let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
+    if args.engine.host_cache.0 == 0 {
+        args.engine.host_cache = args.engine.kv_cache_memory;
+    }
+    let disk = args.engine.disk_options(TIERS_DISK, scratch.path(), vec![BENCH_TENANT])?;
+    let disk = disk.context("--tiers needs a disk cache: --disk-cache must not be 0")?;
+    let start = || -> anyhow::Result<Target> {
+        let loaded = args.engine.start_with_disk(environment, None, Some(disk.clone()))?;
+        Ok(Target::Engine(loaded.engine))
+    };
+    let mut target = start()?;
+    let tokens = TokenRange(0..u32::try_from(target.engine()?.info().vocab_size)?);
+    let warm_up = Case { prefix_len: 64, repetition: u64::MAX, tokens: &tokens };
+    target.measure(&args, &warm_up).await.context("the request that warms up failed")?;
+    let mut report = ReuseReport::new(target.describe());
+    let lengths = args.lengths.clone().unwrap_or_else(|| LENGTHS_DEFAULT.to_vec());
+    let progress = Progress::new("repetitions", lengths.len() * args.repetitions.get());
+    for prefix_len in lengths {
+        let mut samples = LengthSamples::new(prefix_len.get());
+        for repetition in 0..args.repetitions.get() as u64 {
+            let case = Case { prefix_len: prefix_len.get(), repetition, tokens: &tokens };
+            samples.push(target.measure(&args, &case).await?);
+            target.measure_lower(&args, &case, &disk.folder, &mut samples).await?;
+            target.engine()?.flush().await?;
+            target.engine()?.shutdown().await;
+            drop(target);
+            target = start()?;
+            samples.push_lower(KvSource::Restart, target.warm(&args, &case, 4).await?);
+            progress.advance();
+        }
+        report.push(samples, KvSource::Device);
+    }
+    target.engine()?.shutdown().await;
+    deliver(&report, &args)
+}
+
+fn deliver(report: &ReuseReport, args: &CacheReuseArgs) -> anyhow::Result<()> {
     let json = json!({
         "benchmark": "cache-reuse",
         "config": {
@@ -146,7 +197,56 @@ struct Case<'a> {
     tokens: &'a TokenRange,
 }
 
+/// Tells the system to forget what it has of the files in a folder.
+fn drop_page_cache(folder: &Path) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_file() {
+            let file = std::fs::File::open(&path)?;
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        }
+    }
+    Ok(())
+}
+
 impl Target {
+    fn engine(&self) -> anyhow::Result<&EngineHandle> {
+        match self {
+            Self::Engine(engine) => Ok(engine),
+            Self::Endpoint { .. } => bail!("an endpoint's tiers cannot be chosen"),
+        }
+    }
+
+    /// The prefix of a case with the `turn`th other suffix.
+    async fn warm(&self, args: &CacheReuseArgs, case: &Case<'_>, turn: u64) -> anyhow::Result<Sample> {
+        let (seed, len) = (args.seed, args.suffix_len.get());
+        let mut random = Random::new(seed, case.repetition ^ ((case.prefix_len as u64) << 32));
+        let prefix = random.tokens(case.prefix_len, case.tokens.0.clone());
+        let suffix = Random::new(seed, u64::MAX - turn).tokens(len, case.tokens.0.clone());
+        Ok(self.request(&[prefix.as_slice(), &suffix].concat(), 1).await?.0)
+    }
+
+    /// Measures a prefix that is on the device, from the tiers below.
+    async fn measure_lower(
+        &self,
+        args: &CacheReuseArgs,
+        case: &Case<'_>,
+        folder: &Path,
+        samples: &mut LengthSamples,
+    ) -> anyhow::Result<()> {
+        let engine = self.engine()?;
+        engine.flush().await?;
+        engine.reset(Reset::SwapOut).await?;
+        samples.push_lower(KvSource::Host, self.warm(args, case, 1).await?);
+        engine.flush().await?;
+        engine.reset(Reset::ForgetMemory).await?;
+        samples.push_lower(KvSource::Disk, self.warm(args, case, 2).await?);
+        engine.reset(Reset::ForgetMemory).await?;
+        drop_page_cache(folder)?;
+        samples.push_lower(KvSource::DiskUncached, self.warm(args, case, 3).await?);
+        Ok(())
+    }
+
     fn describe(&self) -> String {
         match self {
             Self::Engine(engine) => format!("{} in this process, {}", engine.info().name, engine.info().backend),

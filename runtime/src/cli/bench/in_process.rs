@@ -10,6 +10,9 @@ use scheduler::TenantId;
 
 use crate::engine::{EngineEvent, EngineHandle, GenerateRequest, Generation, PromptLogprobs, Tenant};
 
+/// Salt and number of the tenant that all requests are from.
+pub(super) const BENCH_TENANT: ([u8; 32], TenantId) = ([0; 32], TenantId(0));
+
 /// When the tokens of one sequence arrived, counted from its submission.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TokenTimes {
@@ -62,7 +65,7 @@ async fn follow(mut generation: Generation, start: Instant) -> anyhow::Result<To
     let mut times = TokenTimes { tokens: Vec::new(), cached_tokens: 0 };
     while let Some(event) = generation.next().await {
         match event {
-            EngineEvent::Prompt { cached_tokens, .. } => times.cached_tokens = cached_tokens,
+            EngineEvent::Prompt { cached, .. } => times.cached_tokens = cached.num_tokens(),
             EngineEvent::Token { .. } => times.tokens.push(start.elapsed()),
             EngineEvent::Finished { .. } => {}
             EngineEvent::Failed(error) => return Err(error.into()),
@@ -76,7 +79,7 @@ async fn follow(mut generation: Generation, start: Instant) -> anyhow::Result<To
 
 fn request(prompt: Vec<u32>, max_tokens: usize) -> GenerateRequest {
     GenerateRequest {
-        tenant: Tenant { name: Arc::from("bench"), id: TenantId(0), salt: [0; 32] },
+        tenant: Tenant { name: Arc::from("bench"), id: BENCH_TENANT.1, salt: BENCH_TENANT.0 },
         prompt,
         sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
         max_tokens,

@@ -47,6 +47,14 @@ pub(super) enum KvSource {
     Device,
     /// Some cache of the endpoint; it does not say which.
     Server,
+    /// Host memory.
+    Host,
+    /// Files that the system still had in memory.
+    Disk,
+    /// Files that had to come from the disk.
+    DiskUncached,
+    /// Files, right after a restart of the engine; the system still had them in memory.
+    Restart,
 }
 
 /// All samples of one length.
@@ -57,10 +65,34 @@ pub(super) struct LengthSamples {
     cold: Vec<Sample>,
     warm: Vec<Sample>,
     repeat: Vec<Sample>,
+    /// Warm requests whose prefix came from a lower tier.
+    lower: Vec<(KvSource, Sample)>,
     decode_steps_ms: Vec<f64>,
 }
 
+impl KvSource {
+    /// The lower tiers, in the order of the rows.
+    pub const LOWER: [Self; 4] = [Self::Host, Self::Disk, Self::DiskUncached, Self::Restart];
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Computed => "computed",
+            Self::Device => "device",
+            Self::Server => "server",
+            Self::Host => "host",
+            Self::Disk => "disk",
+            Self::DiskUncached => "disk, page cache dropped",
+            Self::Restart => "after restart",
+        }
+    }
+}
+
 impl LengthSamples {
+    /// Adds one request whose prefix came from a lower tier.
+    pub fn push_lower(&mut self, source: KvSource, sample: Sample) {
+        self.lower.push((source, sample));
+    }
+
     /// No repetition yet.
     pub fn new(prefix_len: usize) -> Self {
         Self { prefix_len, ..Self::default() }
@@ -116,14 +148,19 @@ impl ReuseReport {
 
     /// Adds the rows of one length; a length without samples adds none.
     pub fn push(&mut self, samples: LengthSamples, warm_source: KvSource) {
-        let LengthSamples { prefix_len, cold, warm, repeat, decode_steps_ms } = samples;
+        let LengthSamples { prefix_len, cold, warm, repeat, lower, decode_steps_ms } = samples;
         let ttft_of = |samples: &[Sample]| Repetitions::of(samples.iter().map(|sample| sample.ttft_ms).collect());
         let Some(cold_ms) = ttft_of(&cold).map(|cold| cold.median) else { return };
-        for (request, kv_source, samples) in [
+        let lower = KvSource::LOWER.map(|source| {
+            let samples = lower.iter().filter(|(from, _)| *from == source).map(|(_, sample)| *sample).collect();
+            (Request::Warm, source, samples)
+        });
+        let own = [
             (Request::Cold, KvSource::Computed, cold),
             (Request::Warm, warm_source, warm),
             (Request::Repeat, warm_source, repeat),
-        ] {
+        ];
+        for (request, kv_source, samples) in own.into_iter().chain(lower) {
             let Some(ttft_ms) = ttft_of(&samples) else { continue };
             let cached = || samples.iter().filter_map(|sample| sample.cached_tokens);
             self.rows.push(Row {
@@ -141,13 +178,23 @@ impl ReuseReport {
 
     /// The result for people.
     pub fn to_text(&self) -> String {
-        let mut table =
-            Table::new(&["prefix", "request", "TTFT ms", "min", "max", "of cold", "cached", "decode step ms"]);
+        let mut table = Table::new(&[
+            "prefix",
+            "request",
+            "KV from",
+            "TTFT ms",
+            "min",
+            "max",
+            "of cold",
+            "cached",
+            "decode step ms",
+        ]);
         for row in &self.rows {
             let floor = self.floors.iter().find(|floor| floor.prefix_len == row.prefix_len);
             table.push(vec![
                 row.prefix_len.to_string(),
                 format!("{:?}", row.request).to_lowercase(),
+                row.kv_source.words().to_owned(),
                 figure(Some(row.ttft_ms.median)),
                 figure(Some(row.ttft_ms.min)),
                 figure(Some(row.ttft_ms.max)),
