@@ -170,7 +170,7 @@ fn shares_first_name(one: &str, two: &str) -> bool {
     !short.contains(' ') && long.split(' ').next() == Some(short) && !long.contains('\'')
 }
 
-fn share_time(one: &Claim, two: &Claim) -> bool {
+pub(super) fn share_time(one: &Claim, two: &Claim) -> bool {
     let ends_before =
         |first: &Claim, second: &Claim| first.valid_to.zip(second.valid_from).is_some_and(|(end, start)| end <= start);
     !ends_before(one, two) && !ends_before(two, one)
