@@ -99,7 +99,7 @@ pub fn fine_prompt(
 }
 
 /// JSON in which no `<` stands, so that data cannot hold the tags that enclose it.
-fn quoted(value: &Value) -> String {
+pub(super) fn quoted(value: &Value) -> String {
     value.to_string().replace('<', "\\u003c").replace('>', "\\u003e")
 }
 

@@ -20,6 +20,7 @@ mod graph;
 mod housekeeping;
 mod index;
 mod items;
+mod judged;
 mod mounted;
 mod search;
 mod set;

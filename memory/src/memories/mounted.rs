@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use super::index::CubeIndex;
@@ -18,6 +18,7 @@ use crate::governance::retention::RetentionRules;
 use crate::governance::{
     Action, Actor, Allowed, AuditKey, CubeRef, Decision, GovernanceError, GrantSet, PolicyEngine, PublicKey,
 };
+use crate::ingest::LanguageModel;
 use crate::item::Item;
 use crate::store::{ItemRow, Reader, StoreError, WriteTransaction};
 use crate::{Clock, CubeId, ItemId, Timestamp};
@@ -38,6 +39,7 @@ pub(super) struct Shared {
     pub(super) default_redactor: Redactor,
     pub(super) retention: RetentionRules,
     pub(super) embedder: RwLock<Option<Arc<dyn Embedder>>>,
+    pub(super) language_model: OnceLock<Arc<dyn LanguageModel>>,
 }
 
 impl Shared {
