@@ -17,7 +17,7 @@ use crate::embedder::{HttpEmbedderError, ServicePlace};
 pub enum ServiceKind {
     /// `/chat/completions` behind the base URL.
     Openai,
-    /// `/api/chat` behind the base URL.
+    /// `/api/chat` of a host; a base URL that ends in `/v1` or `/api` is taken for it too.
     Ollama,
 }
 
@@ -52,7 +52,7 @@ impl ModelService {
             .build()
             .map_err(HttpEmbedderError::Thread)?;
         Ok(Self {
-            client: Client::new(place.url(), api_key)?,
+            client: Client::new(&base_url(place.url(), kind), api_key)?,
             kind,
             model: place.model().to_owned(),
             timeout,
@@ -83,7 +83,7 @@ impl ModelService {
                 if wants_json {
                     body["format"] = json!("json");
                 }
-                ("/api/chat", body)
+                ("/chat", body)
             }
         }
     }
@@ -136,6 +136,17 @@ impl LanguageModel for ModelService {
         let limit_s = self.timeout.as_secs();
         let asked = async { tokio::time::timeout(self.timeout, self.ask(prompt, format)).await };
         runtime.block_on(asked).map_err(|_elapsed| ModelFailure::Timeout { limit_s })?
+    }
+}
+
+/// What stands before `/chat/completions` and `/chat`.
+fn base_url(url: &str, kind: ServiceKind) -> String {
+    match kind {
+        ServiceKind::Openai => url.to_owned(),
+        ServiceKind::Ollama => {
+            let host = url.trim_end_matches("/v1").trim_end_matches("/api").trim_end_matches('/');
+            format!("{host}/api")
+        }
     }
 }
 

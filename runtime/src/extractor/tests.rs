@@ -56,7 +56,7 @@ fn both_apis_are_asked_in_their_own_words() {
     let openai = r#"{"choices": [{"message": {"role": "assistant", "content": "[1]"}}]}"#;
     let ollama = r#"{"message": {"role": "assistant", "content": "[2]"}, "done": true}"#;
     for (kind, answer, content, path, json) in [
-        (ServiceKind::Openai, openai, "[1]", "POST /chat/completions", "\"response_format\""),
+        (ServiceKind::Openai, openai, "[1]", "POST /v1/chat/completions", "\"response_format\""),
         (ServiceKind::Ollama, ollama, "[2]", "POST /api/chat", "\"format\":\"json\""),
     ] {
         let (url, thread) = serve(vec![(200, answer.to_owned())]);
