@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -70,6 +71,8 @@ pub struct MountedCube {
     heads: Mutex<HeadsFile>,
     /// Memories that went into prompts and are not counted yet.
     pub(super) recalled: Mutex<Vec<ItemId>>,
+    /// Memories that retention erased, until somebody asks.
+    pub(super) erased_by_retention: AtomicUsize,
     /// How far retention has come.
     pub(super) retention_cursor: Mutex<Option<ItemRow>>,
     /// What the owner's quota counts for this cube.
@@ -113,6 +116,7 @@ impl MountedCube {
             reads: ReadAudit::new(NUM_READS_WAITING_MAX),
             heads: Mutex::new(heads),
             recalled: Mutex::default(),
+            erased_by_retention: AtomicUsize::default(),
             retention_cursor: Mutex::default(),
             counted: Mutex::default(),
         };

@@ -78,11 +78,12 @@ impl Memories {
         &self.folder
     }
 
-    /// Mounts every cube in the folder. Those that cannot be mounted are returned with the reason; the others serve.
+    /// Mounts every cube in the folder, which nobody else may be using; what crashes left in it is removed. Those that cannot be mounted are returned with the reason; the others serve.
     ///
     /// # Errors
-    /// The folder cannot be listed.
+    /// The folder cannot be listed, or a leftover in it not be removed.
     pub fn mount_all(&self) -> Result<Vec<(PathBuf, MemoriesError)>, MemoriesError> {
+        cube::remove_leftovers(&self.folder)?;
         let mut failed = Vec::new();
         for ListedCube { folder, manifest } in cube::list(&self.folder)? {
             match manifest.map_err(MemoriesError::from).and_then(|manifest| self.mount_folder(&folder, &manifest.name))

@@ -140,7 +140,6 @@ pub async fn run(mut args: ServeArgs, environment: &Environment) -> anyhow::Resu
     {
         eprintln!("The cube {cube} was made.");
     }
-    let housekeeper = memories::Housekeeper::start(Arc::clone(&memories));
     println!("Listening on http://{address}");
 
     let state = AppState::new(AppParts {
@@ -154,6 +153,12 @@ pub async fn run(mut args: ServeArgs, environment: &Environment) -> anyhow::Resu
         server_secret: data_dir.server_secret(),
         limits: args.limits(),
     });
+    let (forgetting, on) = (state.clone(), tokio::runtime::Handle::current());
+    let forget = move || {
+        let num_blocks = on.block_on(forgetting.forget_cached());
+        tracing::info!(num_blocks, "cached KV was dropped: retention erased memories");
+    };
+    let housekeeper = memories::Housekeeper::start(memories, forget);
     http::serve(listener, state, stop_signal()?).await?;
     engine.shutdown().await;
     housekeeper.stop();
