@@ -66,7 +66,7 @@ impl ModelFailure {
 }
 
 /// Answers prompts: the engine of this server, or a service elsewhere. Calls block; several threads may call at once.
-/// Equal prompts should give equal answers (greedy decoding). `contracts::check_language_model` says what is asked of it.
+/// Equal prompts should give equal answers (greedy decoding).
 pub trait LanguageModel: Send + Sync {
     /// Name in messages and in what is made from its answers.
     fn name(&self) -> &str;
