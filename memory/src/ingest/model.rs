@@ -58,13 +58,6 @@ pub enum ModelFailure {
     },
 }
 
-impl ModelFailure {
-    /// Whether asking again later may help.
-    pub fn may_pass(&self) -> bool {
-        !matches!(self, Self::TooLong { .. })
-    }
-}
-
 /// Answers prompts: the engine of this server, or a service elsewhere. Calls block; several threads may call at once.
 /// Equal prompts should give equal answers (greedy decoding).
 pub trait LanguageModel: Send + Sync {
