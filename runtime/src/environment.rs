@@ -13,6 +13,8 @@ pub struct Environment {
     pub api_key: Option<String>,
     /// `MEMOS_EMBEDDER_API_KEY`: the key that an embedding service asks for.
     pub embedder_api_key: Option<String>,
+    /// `MEMOS_EXTRACTOR_API_KEY`: the key that a service asks for that extracts facts.
+    pub extractor_api_key: Option<String>,
     /// Folder of the Hugging Face cache: `HF_HUB_CACHE`, else `$HF_HOME/hub`, else `$HOME/.cache/huggingface/hub`.
     hub_cache: Option<PathBuf>,
     /// `HF_ENDPOINT`: another hub than the public one.
@@ -36,6 +38,7 @@ impl Environment {
                 .or_else(|| below_home(".local/share/memos")),
             api_key: text("MEMOS_API_KEY"),
             embedder_api_key: text("MEMOS_EMBEDDER_API_KEY"),
+            extractor_api_key: text("MEMOS_EXTRACTOR_API_KEY"),
             hub_cache: path("HF_HUB_CACHE")
                 .or_else(|| path("HF_HOME").map(|home| home.join("hub")))
                 .or_else(|| below_home(".cache/huggingface/hub")),

@@ -8,6 +8,7 @@ pub mod data_dir;
 pub mod embedder;
 pub mod engine;
 pub mod environment;
+pub mod extractor;
 pub mod http;
 pub mod kv_store;
 pub mod memories;

@@ -130,14 +130,14 @@ pub struct Housekeeper {
 }
 
 impl Housekeeper {
-    /// Starts it.
-    pub fn start(memories: Arc<Memories>) -> Self {
+    /// Starts it. `forget` is called after retention has erased memories: it drops what was computed over them.
+    pub fn start(memories: Arc<Memories>, forget: impl Fn() + Send + 'static) -> Self {
         let (stop, stopped) = mpsc::channel();
         let keep = move || {
             let mut rounds = Rounds::default();
             let mut wait = ROUND;
             while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
-                wait = rounds.next(&memories);
+                wait = rounds.next(&memories, &forget);
             }
         };
         Self { stop, thread: std::thread::spawn(keep) }
@@ -167,14 +167,18 @@ struct Progress {
 
 impl Rounds {
     /// One round over all cubes; returns how long to wait for the next one.
-    fn next(&mut self, memories: &Memories) -> Duration {
+    fn next(&mut self, memories: &Memories, forget: &dyn Fn()) -> Duration {
         let mut wait = ROUND;
+        let mut num_erased = 0;
         for cube in memories.mounted() {
             let name = &cube.manifest().name;
             if self.failed.get(name).is_some_and(|until| Instant::now() < *until) {
                 continue;
             }
-            match cube.housekeep() {
+            let kept = cube.housekeep();
+            // A round that failed may have erased something before.
+            num_erased += cube.take_erased_by_retention();
+            match kept {
                 Ok(done) => {
                     self.failed.remove(name);
                     self.tell_progress(&cube, done.num_embedded);
@@ -192,6 +196,9 @@ impl Rounds {
                     self.failed.insert(name.clone(), Instant::now() + PAUSE);
                 }
             }
+        }
+        if num_erased > 0 {
+            forget();
         }
         wait
     }

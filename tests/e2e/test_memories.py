@@ -3,6 +3,7 @@
 import base64
 import json
 import sqlite3
+import time
 
 import pytest
 from server import run
@@ -253,3 +254,42 @@ def test_pages_of_a_browser_cannot_use_the_server(api):
     assert api.http.post("/v1/cubes/notes/unmount").status_code == 200
     form = api.http.post("/v1/memories", data={"text": "x"})
     assert form.status_code == 415
+
+
+def test_receipts_are_kept_over_a_restart_and_readable_by_the_command_line(start, tmp_path):
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    first = start(data_dir=data_dir)
+    api = Api(first)
+    memory = api.add(f"The canary {CANARY} sings.")
+    receipt = api.ask("DELETE", f"/v1/memories/{memory['id']}")["receipt"]
+    seq = receipt["receipt"]["audit_seq"]
+    assert receipt["receipt"]["status"]["state"] == "final"
+    assert "kv_device" in receipt["receipt"]["places"]
+    assert api.get(f"/v1/erasures/{seq}")["receipt"] == receipt["receipt"]
+    assert api.get("/v1/erasures", params={"status": "pending"})["data"] == []
+    api.get("/v1/erasures/999999", status=404)
+    api.get("/v1/erasures/first", status=400)
+    first.stop()
+    api = Api(start(data_dir=data_dir))
+    assert [one["receipt"] for one in api.get("/v1/erasures")["data"]] == [receipt["receipt"]]
+
+
+def test_what_retention_erases_leaves_the_kv_cache(start):
+    server = start()
+    api = Api(server)
+    chat = {"model": server.model(), "messages": [{"role": "user", "content": "Where is the zanzibar crate? " * 8}], "max_tokens": 1}
+    cached = lambda: api.post("/v1/chat/completions", chat)["usage"]["prompt_tokens_details"]["cached_tokens"]
+    cached()
+    assert cached() > 0
+    api.add("Zorvan lives in Oslo.", expires_at="2020-01-01T00:00:00Z")
+    for _ in range(100):
+        if not api.get("/v1/memories")["data"]:
+            break
+        time.sleep(0.1)
+    server.wait_until(lambda metrics: True)
+    for _ in range(50):
+        if "cached KV was dropped" in server.log():
+            break
+        time.sleep(0.1)
+    assert cached() == 0, server.log()

@@ -50,6 +50,8 @@ ROUTES = {
     "/v1/memories/{id}/unmerge": {"post"},
     "/v1/documents": {"post"},
     "/v1/erase": {"post"},
+    "/v1/erasures": {"get"},
+    "/v1/erasures/{seq}": {"get"},
     "/v1/subjects/export": {"get"},
     "/v1/audit": {"get"},
     "/v1/audit/head": {"get"},

@@ -230,6 +230,24 @@ pub struct ListedCube {
     pub manifest: Result<Manifest, CubeError>,
 }
 
+/// Removes what crashes have left of cubes that were packed or unpacked here. Nobody else may be working below `parent`.
+///
+/// # Errors
+/// The folder cannot be listed, or something in it not be removed.
+pub fn remove_leftovers(parent: &Path) -> Result<usize, CubeError> {
+    let mut num_removed = 0;
+    for entry in fs::read_dir(parent).map_err(CubeError::io("list", parent))? {
+        let folder = entry.map_err(CubeError::io("list", parent))?.path();
+        let is_scratch = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(SCRATCH_PREFIX));
+        // A link is not followed: what it leads to was not left by us.
+        if is_scratch && folder.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            fs::remove_dir_all(&folder).map_err(CubeError::io("remove", &folder))?;
+            num_removed += 1;
+        }
+    }
+    Ok(num_removed)
+}
+
 /// The folders below `parent` that hold a manifest, in the order of their names. What an unpacking has not finished, or has
 /// left in a crash, is no cube.
 ///

@@ -16,7 +16,7 @@ mod manifest;
 mod name;
 
 pub use archive::{ARCHIVE_EXTENSION, UnpackTarget, Unpacked, pack, packed_manifest, unpack};
-pub use directory::{CubeDirectory, CubeReport, ListedCube, SnapshotName, list};
+pub use directory::{CubeDirectory, CubeReport, ListedCube, SnapshotName, list, remove_leftovers};
 pub use error::CubeError;
 pub use manifest::{FORMAT_VERSION, MANIFEST_FILE, Manifest};
 pub use name::{CubeName, NAME_LEN_MAX};

@@ -209,6 +209,14 @@ pub enum GovernanceError {
         limit: u64,
     },
     /// An erasure is not finished: something is still held, or the write-ahead log was not truncated.
+    #[error("the receipt of erasure {audit_seq} cannot be read: {reason}")]
+    ReceiptDamaged {
+        /// Number of the erasure's audit entry.
+        audit_seq: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An erasure that is not through was declared final.
     #[error("the erasure is not final: {reason}")]
     ErasureNotFinal {
         /// What is missing.

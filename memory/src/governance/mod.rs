@@ -22,6 +22,7 @@ pub mod policy;
 pub mod policy_text;
 pub mod quota;
 pub mod receipt;
+pub mod receipt_rows;
 pub mod redaction;
 pub mod retention;
 mod rights;

@@ -152,6 +152,11 @@ impl RetentionRules {
         &self.rules
     }
 
+    /// What happens to a memory at the end that it carries itself.
+    pub fn at_expiry(&self) -> RetentionAction {
+        self.at_expiry
+    }
+
     /// What is due for the memory now: erasure before archiving, the first rule first. A legal hold wins over all.
     pub fn due(&self, now: Timestamp, facts: ItemFacts<'_>) -> Option<Due<'_>> {
         self.ends(facts).filter(|(end, _)| *end <= now).map(|(_, due)| due).reduce(more_urgent)

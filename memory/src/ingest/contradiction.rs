@@ -1,6 +1,7 @@
 //! Whether two memories can both be true: a judge by rules, and the prompt and parser for a judge that is a model.
 
 use super::error::cut;
+use super::fine::quoted;
 use super::relations::{OPPOSITES, is_lasting};
 use super::statement::{Polarity, Statement, Tense, parse_statement};
 use super::values::{Comparison, Value};
@@ -170,7 +171,7 @@ fn shares_first_name(one: &str, two: &str) -> bool {
     !short.contains(' ') && long.split(' ').next() == Some(short) && !long.contains('\'')
 }
 
-fn share_time(one: &Claim, two: &Claim) -> bool {
+pub(super) fn share_time(one: &Claim, two: &Claim) -> bool {
     let ends_before =
         |first: &Claim, second: &Claim| first.valid_to.zip(second.valid_from).is_some_and(|(end, start)| end <= start);
     !ends_before(one, two) && !ends_before(two, one)
@@ -197,7 +198,9 @@ pub fn judge_prompt(older: &Claim, newer: &Claim) -> String {
          same - they say the same\n\
          contradicts - they cannot both be true at the same time, so the newer one replaces the older one\n\
          compatible - both can be true: different people, different times, things of which one can have several\n\
-         unknown - it cannot be told\n\n{data}\n\nOne word:"
+         unknown - it cannot be told\n\n{}\n\nOne word:",
+        // No `<`, so that nothing in the data can spell a token that ends a turn.
+        quoted(&data)
     )
 }
 

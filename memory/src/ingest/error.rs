@@ -1,5 +1,7 @@
 //! What can be wrong with material that is to become memories, with the place and the value.
 
+use super::model::ModelFailure;
+
 /// Why material was not taken in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IngestError {
@@ -142,6 +144,22 @@ pub enum IngestError {
     NoVerdict {
         /// The answer, cut.
         answer: String,
+    },
+    /// A language model gave no answer.
+    #[error("the model {model} gave no answer: {failure}")]
+    Model {
+        /// Which.
+        model: String,
+        /// Why.
+        failure: ModelFailure,
+    },
+    /// A language model answered, but nothing in it can be used.
+    #[error("the model {model} gave an answer that cannot be used: {problem}")]
+    ModelAnswer {
+        /// Which.
+        model: String,
+        /// What is wrong with the answer.
+        problem: Box<IngestError>,
     },
     /// An extractor or judge outside of this crate failed.
     #[error("the extractor failed: {reason}")]

@@ -23,6 +23,15 @@ const NUM_STARTS_MAX: usize = 64;
 const LIST_FIELDS: &[&str] = &["facts", "memories", "memory_list", "memory list", "results", "items"];
 const TEXT_FIELDS: &[&str] = &["text", "memory", "fact", "value", "content"];
 
+/// What sort of text a model is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Material {
+    /// What a person says, alone or in a conversation.
+    Conversation,
+    /// A part of a document, which is about whatever it is about.
+    Document,
+}
+
 /// What a model is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FinePrompt {
@@ -46,16 +55,24 @@ pub struct FineAnswer {
 ///
 /// # Errors
 /// What `ExtractionInput::check` refuses.
-pub fn fine_prompt(input: &ExtractionInput, recalled: &[RecalledMemory]) -> Result<FinePrompt, IngestError> {
+pub fn fine_prompt(
+    input: &ExtractionInput,
+    recalled: &[RecalledMemory],
+    material: Material,
+) -> Result<FinePrompt, IngestError> {
     input.check()?;
+    let (from, tag, person) = match material {
+        Material::Conversation => ("a conversation", "conversation", "Write \"The user\" for the person and names"),
+        Material::Document => ("a document", "document", "Write names"),
+    };
     let system = format!(
-        "You extract lasting facts from a conversation and answer with JSON alone.\n\
+        "You extract lasting facts from {from} and answer with JSON alone.\n\
          \n\
          Answer: {{\"facts\": [{{\"text\": \"...\", \"kind\": \"fact\", \"entities\": [], \"tags\": [], \
          \"valid_from\": null, \"valid_to\": null, \"salience\": 0.5}}]}}\n\
          \n\
-         - text: one fact in one sentence that is understood without the conversation. Write \"The user\" for the \
-         person and names instead of pronouns; write dates out.\n\
+         - text: one fact in one sentence that is understood without the rest. {person} instead of pronouns; \
+         write dates out.\n\
          - kind: fact, preference, event or skill.\n\
          - entities: names in the fact. tags: one to three topics, lower case.\n\
          - valid_from, valid_to: RFC 3339 moments between which it is true, or null.\n\
@@ -72,17 +89,17 @@ pub fn fine_prompt(input: &ExtractionInput, recalled: &[RecalledMemory]) -> Resu
         user.push_str(&quoted(&Value::from(memory.text.as_str())));
         user.push('\n');
     }
-    user.push_str("</known>\n\nConversation, one JSON object a line:\n<conversation>\n");
-    for (index, turn) in input.remembered_turns() {
+    user.push_str(&format!("</known>\n\nFrom {from}, one JSON object a line:\n<{tag}>\n"));
+    for (index, turn) in input.remembered_turns().filter(|(_, turn)| !turn.text.trim().is_empty()) {
         user.push_str(&quoted(&json!({"turn": index, "role": turn.role.as_str(), "text": turn.text})));
         user.push('\n');
     }
-    user.push_str("</conversation>");
+    user.push_str(&format!("</{tag}>"));
     Ok(FinePrompt { system, user })
 }
 
 /// JSON in which no `<` stands, so that data cannot hold the tags that enclose it.
-fn quoted(value: &Value) -> String {
+pub(super) fn quoted(value: &Value) -> String {
     value.to_string().replace('<', "\\u003c").replace('>', "\\u003e")
 }
 

@@ -1,7 +1,7 @@
 //! From text to memories that can be stored: documents, chat turns, what a model found, and what contradicts what.
 //!
-//! Nothing here stores, calls a model or opens a connection: every function takes text and gives `NewItem`s,
-//! candidates for them, prompts, or verdicts.
+//! Nothing here stores or opens a connection: every function takes text and gives `NewItem`s, candidates for them, prompts,
+//! or verdicts. A model is behind the seam [`LanguageModel`]: a prompt goes out, a text comes back.
 
 mod calendar;
 mod chunk;
@@ -17,6 +17,7 @@ mod html;
 mod json_lines;
 mod kinds;
 mod markdown;
+mod model;
 mod patterns;
 mod pdf;
 mod person;
@@ -37,7 +38,10 @@ pub use document::{Document, DocumentFormat, DocumentLimits, Section, detect_for
 pub use error::IngestError;
 pub use extract::{Candidate, ExtractionInput, Extractor, Role, Speakers, Turn, new_items};
 pub use fast::FastExtractor;
-pub use fine::{FineAnswer, FinePrompt, fine_prompt, parse_fine_answer};
+pub use fine::{FineAnswer, FinePrompt, Material, fine_prompt, parse_fine_answer};
+pub use model::{
+    AnswerFormat, FineExtractor, FineFindings, LanguageModel, ModelFailure, ModelJudge, NUM_MODEL_CALLS_MAX,
+};
 pub use recalled::{Filtered, RecalledMemory, drop_recalled};
 pub use sentences::{Sentence, split_sentences};
 pub use statement::{Polarity, Statement, Tense, parse_statement};

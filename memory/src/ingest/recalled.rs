@@ -146,7 +146,7 @@ fn is_subsequence(words: &[String], among: &[String]) -> bool {
 }
 
 /// Words that carry content, in their order, in the third person.
-fn content_words(text: &str) -> Vec<String> {
+pub(super) fn content_words(text: &str) -> Vec<String> {
     const EMPTY: &[&str] = &[
         "the",
         "a",

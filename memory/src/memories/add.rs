@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde_json::json;
 
+use super::judged::{self, Judged};
 use super::mounted::{Entry, MountedCube};
 use super::{MemoriesError, Purpose};
 use crate::governance::{Action, Actor, Allowed, GovernanceError};
@@ -19,7 +20,7 @@ use crate::{ItemId, Timestamp};
 /// Most memories that are added in one transaction.
 pub const NUM_ADDED_MAX: usize = 1_000;
 /// How many of the most similar memories a new one is compared with.
-const NUM_COMPARED: usize = 16;
+pub(super) const NUM_COMPARED: usize = 16;
 
 /// What happens to a memory that says what another one says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,6 +42,18 @@ pub enum Contradictions {
     Keep,
     /// They cease to be valid when the new one begins to be.
     Supersede,
+    /// The same, where a language model is asked about those that rules do not understand. It is asked before anything is
+    /// changed; where it fails, nothing is added.
+    Judge,
+    /// The same, but where the model fails the rules alone decide.
+    JudgeOrSupersede,
+}
+
+impl Contradictions {
+    /// Whether contradicted memories cease to be valid.
+    pub(super) fn supersedes(self) -> bool {
+        self != Self::Keep
+    }
 }
 
 /// How memories are added.
@@ -90,6 +103,14 @@ impl MountedCube {
         self.add_and("item.add", actor, items, options, |_tx| Ok(()))
     }
 
+    /// Whether the actor may write here at all, before work is done for what is to be written.
+    ///
+    /// # Errors
+    /// The actor may not.
+    pub fn check_may_write(&self, actor: &Actor) -> Result<(), MemoriesError> {
+        self.permit(actor, Action::WriteItems).map(|_allowed| ())
+    }
+
     /// The same under another name in the audit log, with something else done before it in the same transaction.
     pub(super) fn add_and(
         &self,
@@ -106,6 +127,7 @@ impl MountedCube {
         check_scopes(&allowed, &items)?;
         let items = self.redacted(items);
         let vectors = self.embed_passages(&items)?;
+        let judged = judged::ask(self, &allowed, &items, options.contradictions)?;
         let reservation = self.reserve_quota(&items)?;
         let name = actor.to_string();
         let by = By { actor: &name, reason: options.reason };
@@ -114,10 +136,11 @@ impl MountedCube {
             check_scopes(&self.permit_in(tx, actor, Action::WriteItems)?, &items)?;
             first(tx)?;
             self.check_sources(tx, actor, &items)?;
-            let mut adding = Adding { cube: self, tx, by, options, allowed: &allowed, here: HashMap::new() };
+            let (allowed, judged) = (&allowed, &judged);
+            let mut adding = Adding { cube: self, tx, by, options, allowed, judged, here: HashMap::new() };
             let mut added = Vec::with_capacity(items.len());
             for (index, new) in items.into_iter().enumerate() {
-                added.push(adding.one(new, vectors.as_ref().map(|vectors| vectors[index].as_slice()))?);
+                added.push(adding.one(index, new, vectors.as_ref().map(|vectors| vectors[index].as_slice()))?);
             }
             let entry = entry_of(action, &added, options.reason);
             Ok((added, entry))
@@ -163,6 +186,23 @@ impl MountedCube {
             return Err(failed(format!("the vector of text {place} is all zeros, or not all of it is finite numbers")));
         }
         Ok(Some(vectors))
+    }
+
+    /// The rows whose words are most like those of a new memory, among those that it is compared with.
+    pub(super) fn similar_rows(&self, new: &NewItem) -> Vec<Row> {
+        let index = self.index();
+        let hits = index.lexical().search(&LexicalQuery::new(&new.text), NUM_COMPARED, |row| {
+            index.head(row).is_some_and(|head| head.scope == new.scope && head.state.is_recalled())
+        });
+        hits.into_iter().map(|hit| hit.row).collect()
+    }
+
+    /// Whether a new memory is compared with this one: it is recalled and true now, in the same scope, and known to the
+    /// actor.
+    pub(super) fn is_comparable(&self, item: &Item, new: &NewItem, allowed: &Allowed) -> bool {
+        let is_recalled = item.state.is_recalled() && item.scope == new.scope;
+        let is_valid = item.valid_to.is_none_or(|end| end > self.now());
+        is_recalled && is_valid && allowed.access().allows(&item.id, &item.scope)
     }
 
     /// Refuses memories that are said to derive from what the actor may not read; answers as for unknown ids.
@@ -215,14 +255,15 @@ struct Adding<'a> {
     by: By<'a>,
     options: AddOptions<'a>,
     allowed: &'a Allowed,
+    /// What a model said before the transaction began.
+    judged: &'a Judged,
     /// What was added in this transaction, which the index does not know yet, by the hash of its text.
     here: HashMap<TextHash, Item>,
 }
 
 impl Adding<'_> {
-    fn one(&mut self, new: NewItem, vector: Option<&[f32]>) -> Result<Added, MemoriesError> {
-        let needs_similar =
-            self.options.duplicates == Duplicates::SkipNear || self.options.contradictions == Contradictions::Supersede;
+    fn one(&mut self, index: usize, new: NewItem, vector: Option<&[f32]>) -> Result<Added, MemoriesError> {
+        let needs_similar = self.options.duplicates == Duplicates::SkipNear || self.options.contradictions.supersedes();
         let hash = TextHash::of(&new.text);
         if let Some(item) = self.same_text(hash, &new)? {
             return Ok(Added { item, event: AddEvent::Duplicate });
@@ -238,8 +279,8 @@ impl Adding<'_> {
             self.tx.put_vector(item.id, item.version, embedder.id().as_str(), vector)?;
         }
         let mut superseded = Vec::new();
-        if self.options.contradictions == Contradictions::Supersede {
-            for old in contradicted(&item, &similar)? {
+        if self.options.contradictions.supersedes() {
+            for old in contradicted(&item, &similar, |old| self.judged.verdict(index, old))? {
                 self.tx.supersede(old, item.id, self.by)?;
                 superseded.push(old);
             }
@@ -266,14 +307,7 @@ impl Adding<'_> {
 
     /// The most similar memories, oldest first, those of this transaction included.
     fn similar(&self, new: &NewItem) -> Result<Vec<Item>, MemoriesError> {
-        let rows = {
-            let index = self.cube.index();
-            let hits = index.lexical().search(&LexicalQuery::new(&new.text), NUM_COMPARED, |row| {
-                index.head(row).is_some_and(|head| head.scope == new.scope && head.state.is_recalled())
-            });
-            hits.into_iter().map(|hit| hit.row).collect()
-        };
-        let mut items = self.comparable(rows, new)?;
+        let mut items = self.comparable(self.cube.similar_rows(new), new)?;
         let here = self.here.values().filter(|item| item.scope == new.scope);
         items.extend(here.take(NUM_COMPARED).cloned());
         items.sort_by_key(|item| (item.recorded_at, item.id));
@@ -285,9 +319,7 @@ impl Adding<'_> {
         let mut items = Vec::new();
         for row in rows {
             let Some(item) = self.tx.get_row(super::index::to_item_row(row))? else { continue };
-            let is_recalled = item.state.is_recalled() && item.scope == new.scope;
-            let is_valid = item.valid_to.is_none_or(|end| end > self.cube.now());
-            if is_recalled && is_valid && self.allowed.access().allows(&item.id, &item.scope) {
+            if self.cube.is_comparable(&item, new, self.allowed) {
                 items.push(item);
             }
         }
@@ -304,20 +336,31 @@ fn fuller_duplicate<'a>(profile: &DuplicateProfile, similar: &'a [Item]) -> Opti
     })
 }
 
-/// The memories that cannot be true beside the new one.
-fn contradicted(new: &Item, similar: &[Item]) -> Result<Vec<ItemId>, MemoriesError> {
+/// The memories that cannot be true beside the new one. Where the rules cannot tell, `judged` says what a model said.
+fn contradicted(
+    new: &Item,
+    similar: &[Item],
+    judged: impl Fn(&Item) -> Option<Verdict>,
+) -> Result<Vec<ItemId>, MemoriesError> {
     let newer = claim(new);
     let mut contradicted = Vec::new();
     for old in similar {
         let may_end = old.state != ItemState::Frozen && !old.legal_hold && old.id != new.id;
-        if may_end && RuleJudge.judge(&claim(old), &newer)? == Verdict::Contradicts {
+        if !may_end {
+            continue;
+        }
+        let verdict = match RuleJudge.judge(&claim(old), &newer)? {
+            Verdict::Unknown => judged(old).unwrap_or(Verdict::Unknown),
+            verdict => verdict,
+        };
+        if verdict == Verdict::Contradicts {
             contradicted.push(old.id);
         }
     }
     Ok(contradicted)
 }
 
-fn claim(item: &Item) -> Claim {
+pub(super) fn claim(item: &Item) -> Claim {
     let recorded_at: Timestamp = item.created_at;
     Claim { text: item.text.clone(), valid_from: item.valid_from, valid_to: item.valid_to, recorded_at }
 }

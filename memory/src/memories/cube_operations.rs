@@ -7,6 +7,7 @@ use super::{EXTRA_SCHEMA, MemoriesError};
 use crate::cube::{self, CubeReport, SnapshotName};
 use crate::governance::audit::{self, AuditEntry, AuditFilter, ConsistencyProof, InclusionProof, Outcome, TreeHead};
 use crate::governance::{Action, Actor, GrantSet};
+use crate::lifecycle::ItemState;
 use crate::store::{self, Counts, DiffEntry, Store};
 
 /// What a cube holds.
@@ -26,6 +27,26 @@ pub struct CubeFacts {
     pub closed_for_writing: Option<String>,
 }
 
+impl CubeFacts {
+    fn of_seen(states: impl Iterator<Item = ItemState>) -> Self {
+        let mut counts = Counts::default();
+        for state in states {
+            counts.usage.num_items += 1;
+            if let Some(place) = ItemState::ALL.iter().position(|other| *other == state) {
+                counts.num_by_state[place] += 1;
+            }
+        }
+        Self {
+            counts,
+            num_audit_entries: 0,
+            num_terms: 0,
+            num_vectors: 0,
+            snapshots: Vec::new(),
+            closed_for_writing: None,
+        }
+    }
+}
+
 impl MountedCube {
     /// Whether the actor may read anything here. Asking leaves no trace: it is how listings are made.
     ///
@@ -38,12 +59,18 @@ impl MountedCube {
         Ok(matches!(decision, crate::governance::Decision::Allowed(_)))
     }
 
-    /// What the cube holds.
+    /// What the cube holds. Whoever may not read all of it is told of the memories that it may read alone.
     ///
     /// # Errors
     /// The actor may not read here, or the store cannot be read.
     pub fn inspect(&self, actor: &Actor) -> Result<CubeFacts, MemoriesError> {
-        self.permit(actor, Action::ReadItems)?;
+        let allowed = self.permit(actor, Action::ReadItems)?;
+        if !allowed.access().is_whole_cube() {
+            // Whoever may read some memories learns how many those are, and nothing of the others.
+            let index = self.index();
+            let seen = index.heads().filter(|head| allowed.access().allows(&head.id, &head.scope));
+            return Ok(CubeFacts::of_seen(seen.map(|head| head.state)));
+        }
         let (counts, num_audit_entries) =
             self.read(|reader| Ok((reader.counts()?, audit::size(reader.connection())?)))?;
         let index = self.index();

@@ -6,8 +6,8 @@ use serde_json::json;
 use super::mounted::{Entry, MountedCube};
 use super::{MemoriesError, Purged};
 use crate::governance::audit::{self, AuditFilter};
-use crate::governance::receipt::{ErasurePlace, ErasureReceipt, PlaceCount, SignedReceipt};
-use crate::governance::{Action, Actor, CubeRef, GovernanceError, grants};
+use crate::governance::receipt::NUM_ITEMS_MAX;
+use crate::governance::{Action, Actor, GovernanceError, grants, receipt_rows};
 use crate::store::{By, Erased, Store, StoreError};
 use crate::{ItemId, Timestamp};
 
@@ -29,8 +29,8 @@ pub struct Erasure {
     pub audit_seq: u64,
     /// When it was written.
     pub at: Timestamp,
-    /// Whether no byte of it is left in any file of the cube. `false`: a reader still holds an old view; the next erasure or
-    /// mount completes it.
+    /// Whether no byte of it is left in any file of the cube. `false`: a reader still held an old view, or a file could not
+    /// be rewritten; housekeeping completes it, and the receipt is not final before.
     pub is_final: bool,
 }
 
@@ -45,7 +45,8 @@ impl MountedCube {
     /// Erases memories and everything that was made from them.
     ///
     /// # Errors
-    /// The actor may not, a memory is unknown, or one is under legal hold; then nothing was erased.
+    /// The actor may not, a memory is unknown, or one is under legal hold; then nothing was erased. What fails after the
+    /// memories are gone is no error: [`Erasure::is_final`] says so.
     pub fn erase(&self, actor: &Actor, ids: &[ItemId], reason: Option<&str>) -> Result<Erasure, MemoriesError> {
         if ids.len() > NUM_ERASED_MAX {
             return Err(MemoriesError::TooMany { what: "memories", found: ids.len(), limit: NUM_ERASED_MAX });
@@ -69,53 +70,21 @@ impl MountedCube {
             // The entry is appended next, in the same transaction, so this is its number.
             let audit_seq = audit::size(tx.connection())?;
             let entry = Entry { action: "item.erase", objects, reason, details: Some(details) };
+            if erased.items.len() + erased.derived.len() <= NUM_ITEMS_MAX {
+                let begun = (audit_seq, tx.now());
+                let receipt = self.begun_receipt(&erased, (num_grants, num_entries), begun)?;
+                receipt_rows::put(tx.connection(), &receipt)?;
+            }
             Ok(((erased, num_grants, num_entries, audit_seq, tx.now()), entry))
         })?;
         let gone: Vec<ItemId> = erased.items.iter().chain(&erased.derived).map(|(_row, id)| *id).collect();
-        let num_in_snapshots = self.erase_in_snapshots(&gone, By { actor: &name, reason })?;
-        let is_final = self.purge_everywhere()? == Purged::Completely;
-        self.seal()?;
-        self.refresh_usage()?;
+        // The memories are gone: whatever fails from here on is tried again by housekeeping, and told as not final.
+        let in_snapshots = self.erase_in_snapshots(&gone, By { actor: &name, reason });
+        let num_in_snapshots = *in_snapshots.as_ref().unwrap_or(&0);
+        let is_purged = matches!(self.purge_everywhere(), Ok(Purged::Completely));
+        let is_final = in_snapshots.is_ok() && is_purged;
+        let _ = self.seal().and_then(|()| self.refresh_usage());
         Ok(Erasure { erased, num_in_snapshots, num_grants, num_audit_entries, audit_seq, at, is_final })
-    }
-
-    /// The signed receipt of an erasure. `elsewhere` is what the caller erased outside of the cube: KV blocks, adapters.
-    ///
-    /// # Errors
-    /// It is of more memories than one receipt names.
-    pub fn receipt(
-        &self,
-        erasure: &Erasure,
-        elsewhere: &[(ErasurePlace, PlaceCount)],
-    ) -> Result<SignedReceipt, MemoriesError> {
-        let CubeRef { id, owner, .. } = self.reference();
-        let items = erasure.gone().collect();
-        let mut receipt = ErasureReceipt::new(owner.clone(), *id, items, erasure.audit_seq, erasure.at)?;
-        let erased = &erasure.erased;
-        let (num_named, num_derived) = (erased.items.len() as u64, erased.derived.len() as u64);
-        for (place, erased, rebuilt) in [
-            (ErasurePlace::Items, num_named, erased.rebuilt.len() as u64),
-            (ErasurePlace::Derived, num_derived, 0),
-            (ErasurePlace::Versions, erased.num_versions, 0),
-            (ErasurePlace::Edges, erased.num_edges + erased.num_mentions + erased.num_relations, 0),
-            (ErasurePlace::Entities, erased.num_entities, 0),
-            (ErasurePlace::Vectors, erased.num_vectors, 0),
-            (ErasurePlace::IndexTerms, num_named + num_derived, 0),
-            (ErasurePlace::Outbox, erased.num_tasks, 0),
-            (ErasurePlace::Grants, erasure.num_grants, 0),
-            (ErasurePlace::AuditEntries, erasure.num_audit_entries, 0),
-            (ErasurePlace::Snapshots, erasure.num_in_snapshots, 0),
-        ] {
-            receipt.record(place, PlaceCount { erased, rebuilt, pending: 0 });
-        }
-        for (place, count) in elsewhere {
-            receipt.record(*place, *count);
-        }
-        if erasure.is_final && receipt.num_pending() == 0 {
-            // A clock that went back must not make a finished erasure look unfinished.
-            receipt.finish(self.now().max(erasure.at))?;
-        }
-        Ok(receipt.sign(&self.shared().audit_key))
     }
 
     /// Removes what earlier audit entries say about an erased memory: who and why. That something happened stays.
@@ -140,7 +109,7 @@ impl MountedCube {
         }
     }
 
-    fn erase_in_snapshots(&self, ids: &[ItemId], by: By<'_>) -> Result<u64, MemoriesError> {
+    pub(super) fn erase_in_snapshots(&self, ids: &[ItemId], by: By<'_>) -> Result<u64, MemoriesError> {
         let mut num_erased = 0;
         for path in self.directory().snapshot_paths()? {
             let store = Store::open(&path, self.reference().id, self.shared().clock.clone(), &super::EXTRA_SCHEMA)?;

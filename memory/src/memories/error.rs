@@ -50,6 +50,9 @@ pub enum MemoriesError {
         /// What it said.
         reason: String,
     },
+    /// A language model is needed and there is none.
+    #[error("there is no language model to ask: the server was started without --extractor")]
+    NoLanguageModel,
     /// The index in memory was lost in a failure and could not be rebuilt.
     #[error("the index of the cube cannot be used: {reason}")]
     Index {

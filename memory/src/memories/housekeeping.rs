@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use serde_json::json;
 
@@ -36,6 +37,8 @@ pub struct Housekept {
     pub num_archived: usize,
     /// Memories that retention erased.
     pub num_erased: usize,
+    /// Erasures that had not been through and are now.
+    pub num_completed: usize,
     /// Memories that got a vector.
     pub num_embedded: usize,
     /// Turns of conversations whose first attempt had failed and that were tried again.
@@ -57,11 +60,18 @@ impl MountedCube {
     pub fn housekeep(&self) -> Result<Housekept, MemoriesError> {
         let mut done = Housekept { num_activated: self.count_recalls()?, ..Housekept::default() };
         done.turns = self.write_due_turns()?;
+        done.num_completed = self.complete_erasures()?;
         (done.num_archived, done.num_erased) = self.retain()?;
         self.seal()?;
         // Last: an embedder that is out of reach keeps nothing else from being done.
         done.num_embedded = self.embed_missing(NUM_EMBEDDED_PER_ROUND)?;
         Ok(done)
+    }
+
+    /// How many memories retention has erased since this was last asked. Whoever keeps something computed over memories
+    /// asks after each round, whether it failed or not, and drops that.
+    pub fn take_erased_by_retention(&self) -> usize {
+        self.erased_by_retention.swap(0, Ordering::Relaxed)
     }
 
     fn count_recalls(&self) -> Result<usize, MemoriesError> {
@@ -107,7 +117,12 @@ impl MountedCube {
         let mut due: BTreeMap<RetentionAction, BTreeSet<ItemId>> = BTreeMap::new();
         let mut cursor = self.retention_cursor.lock().unwrap_or_else(PoisonError::into_inner);
         let items = self.read(|reader| {
-            let mut items = reader.expired(now, NUM_PER_ROUND)?;
+            let unmoved = |state: &ItemState| {
+                rules.at_expiry() == RetentionAction::Archive && !state.may_become(ItemState::Archived)
+            };
+            // What retention has archived, or cannot archive, would hide what is still due.
+            let passed_over: Vec<ItemState> = ItemState::ALL.into_iter().filter(unmoved).collect();
+            let mut items = reader.expired(now, &passed_over, NUM_PER_ROUND)?;
             // Rules look at every memory in turn, a few in each round.
             if !rules.rules().is_empty() {
                 items.extend(reader.rows_after(*cursor, NUM_PER_ROUND)?.into_iter().map(|(row, item)| {
@@ -133,7 +148,8 @@ impl MountedCube {
             self.transition(&actor, id, None, ItemState::Archived, reason)?;
         }
         if !erased.is_empty() {
-            self.erase(&actor, &erased, reason)?;
+            let erasure = self.erase(&actor, &erased, reason)?;
+            self.erased_by_retention.fetch_add(erasure.gone().count(), Ordering::Relaxed);
         }
         Ok((archived.len(), erased.len()))
     }

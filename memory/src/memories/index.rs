@@ -169,6 +169,11 @@ impl CubeIndex {
         self.heads.get(&row)
     }
 
+    /// All heads.
+    pub fn heads(&self) -> impl Iterator<Item = &ItemHead> {
+        self.heads.values()
+    }
+
     /// The row of a memory.
     pub fn row(&self, id: ItemId) -> Option<Row> {
         self.rows.get(&id).copied()

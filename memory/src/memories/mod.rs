@@ -20,7 +20,9 @@ mod graph;
 mod housekeeping;
 mod index;
 mod items;
+mod judged;
 mod mounted;
+mod receipts;
 mod search;
 mod set;
 #[cfg(test)]
@@ -44,10 +46,10 @@ pub use search::{
 pub use set::{CubeEntry, Memories, MemoriesParts, NUM_CUBES_MAX};
 pub use turns::{ToldTurn, TurnId, TurnsWritten};
 
-use crate::governance::{audit, grants};
+use crate::governance::{audit, grants, receipt_rows};
 
 /// Tables of governance in the store's file.
-const EXTRA_SCHEMA: [&str; 2] = [grants::SCHEMA, audit::SCHEMA];
+const EXTRA_SCHEMA: [&str; 3] = [grants::SCHEMA, audit::SCHEMA, receipt_rows::SCHEMA];
 
 /// Whether an erasure is through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

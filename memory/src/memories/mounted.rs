@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use super::index::CubeIndex;
@@ -18,6 +19,7 @@ use crate::governance::retention::RetentionRules;
 use crate::governance::{
     Action, Actor, Allowed, AuditKey, CubeRef, Decision, GovernanceError, GrantSet, PolicyEngine, PublicKey,
 };
+use crate::ingest::LanguageModel;
 use crate::item::Item;
 use crate::store::{ItemRow, Reader, StoreError, WriteTransaction};
 use crate::{Clock, CubeId, ItemId, Timestamp};
@@ -38,6 +40,7 @@ pub(super) struct Shared {
     pub(super) default_redactor: Redactor,
     pub(super) retention: RetentionRules,
     pub(super) embedder: RwLock<Option<Arc<dyn Embedder>>>,
+    pub(super) language_model: OnceLock<Arc<dyn LanguageModel>>,
 }
 
 impl Shared {
@@ -68,6 +71,8 @@ pub struct MountedCube {
     heads: Mutex<HeadsFile>,
     /// Memories that went into prompts and are not counted yet.
     pub(super) recalled: Mutex<Vec<ItemId>>,
+    /// Memories that retention erased, until somebody asks.
+    pub(super) erased_by_retention: AtomicUsize,
     /// How far retention has come.
     pub(super) retention_cursor: Mutex<Option<ItemRow>>,
     /// What the owner's quota counts for this cube.
@@ -111,6 +116,7 @@ impl MountedCube {
             reads: ReadAudit::new(NUM_READS_WAITING_MAX),
             heads: Mutex::new(heads),
             recalled: Mutex::default(),
+            erased_by_retention: AtomicUsize::default(),
             retention_cursor: Mutex::default(),
             counted: Mutex::default(),
         };

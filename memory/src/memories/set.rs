@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::mounted::{MountedCube, Shared};
 use super::{EXTRA_SCHEMA, Embedder, MemoriesError};
@@ -12,6 +12,7 @@ use crate::governance::quota::QuotaBook;
 use crate::governance::redaction::{RedactionConfig, Redactor};
 use crate::governance::retention::RetentionRules;
 use crate::governance::{Action, Actor, AuditKey, CubeRef, GrantSet, PolicyEngine, PublicKey};
+use crate::ingest::LanguageModel;
 
 /// Most cubes that are mounted at once.
 pub const NUM_CUBES_MAX: usize = 4_096;
@@ -67,6 +68,7 @@ impl Memories {
             default_redactor: Redactor::new(&RedactionConfig::default()),
             retention: parts.retention,
             embedder: RwLock::new(parts.embedder),
+            language_model: OnceLock::new(),
         };
         Self { folder: parts.folder, shared: Arc::new(shared), cubes: RwLock::default() }
     }
@@ -76,11 +78,12 @@ impl Memories {
         &self.folder
     }
 
-    /// Mounts every cube in the folder. Those that cannot be mounted are returned with the reason; the others serve.
+    /// Mounts every cube in the folder, which nobody else may be using; what crashes left in it is removed. Those that cannot be mounted are returned with the reason; the others serve.
     ///
     /// # Errors
-    /// The folder cannot be listed.
+    /// The folder cannot be listed, or a leftover in it not be removed.
     pub fn mount_all(&self) -> Result<Vec<(PathBuf, MemoriesError)>, MemoriesError> {
+        cube::remove_leftovers(&self.folder)?;
         let mut failed = Vec::new();
         for ListedCube { folder, manifest } in cube::list(&self.folder)? {
             match manifest.map_err(MemoriesError::from).and_then(|manifest| self.mount_folder(&folder, &manifest.name))
@@ -220,6 +223,25 @@ impl Memories {
     /// What turns text into vectors.
     pub fn embedder(&self) -> Option<Arc<dyn Embedder>> {
         self.shared.embedder()
+    }
+
+    /// What is asked for facts and verdicts where rules are not enough.
+    pub fn language_model(&self) -> Option<Arc<dyn LanguageModel>> {
+        self.shared.language_model.get().cloned()
+    }
+
+    /// A text without what must not be stored, as it may be shown to a model.
+    pub fn redacted_text(&self, text: &str) -> String {
+        match &self.shared.redactor {
+            Some(redactor) => redactor.redact(text).0,
+            None => text.to_owned(),
+        }
+    }
+
+    /// Says which model is asked. The first one stays: what one model began, another is not to finish.
+    pub fn set_language_model(&self, model: Arc<dyn LanguageModel>) {
+        // Setting it twice changes nothing, as documented.
+        let _ = self.shared.language_model.set(model);
     }
 
     fn lock_read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<CubeName, Arc<MountedCube>>> {

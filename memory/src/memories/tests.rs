@@ -28,13 +28,24 @@ fn open(folder: &Path, quota: Quota) -> Memories {
 }
 
 fn open_retaining(folder: &Path, quota: Quota, retention: RetentionRules) -> Memories {
+    open_with(folder, quota, retention, Clock::system())
+}
+
+/// With a clock that goes on by a millisecond whenever it is looked at.
+fn open_at(folder: &Path, now: Arc<std::sync::atomic::AtomicI64>, retention: RetentionRules) -> Memories {
+    let moment = move || now.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let clock = Clock::from_fn(move || crate::Timestamp::from_unix_ms(moment()).expect("a moment"));
+    open_with(folder, Quota::default(), retention, clock)
+}
+
+fn open_with(folder: &Path, quota: Quota, retention: RetentionRules, clock: Clock) -> Memories {
     for name in ["cubes", "heads"] {
         std::fs::create_dir_all(folder.join(name)).expect("a folder");
     }
     Memories::new(MemoriesParts {
         folder: folder.join("cubes"),
         heads_folder: folder.join("heads"),
-        clock: Clock::system(),
+        clock,
         policy: PolicyEngine::builtin(),
         audit_key: AuditKey::from_seed(&[7; 32]),
         quotas: QuotaBook::new(quota, std::collections::HashMap::new()),
@@ -257,4 +268,99 @@ fn files_with(folder: &Path, text: &str) -> Vec<std::path::PathBuf> {
         }
     }
     found
+}
+
+#[test]
+fn receipts_are_kept_and_final_only_when_no_reader_holds_the_old_text() {
+    use crate::governance::receipt::ErasureStatus;
+    use crate::governance::receipt_rows::Wanted;
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let now = Arc::new(std::sync::atomic::AtomicI64::new(1_800_000_000_000));
+    let ann = actor("acme", Role::Admin);
+    let seq = {
+        let memories = open_at(folder.path(), Arc::clone(&now), RetentionRules::none());
+        let cube = memories.create(&ann, "notes".parse().expect("a name")).expect("created");
+        let ids = add(&cube, &ann, &["The canary xylophonequagmire sings", "Velka likes teal"]);
+        // A reader that began before the erasure keeps the old pages until it ends.
+        let erasure = cube
+            .read(|reader| {
+                reader.get(ids[1])?;
+                let erasure = cube.erase(&ann, &[ids[0]], None)?;
+                assert!(!erasure.is_final, "the reader holds the old view");
+                let receipt = cube.receipt(&erasure, &[])?;
+                assert_eq!(receipt.receipt.status, ErasureStatus::Pending);
+                Ok(erasure)
+            })
+            .expect("erased");
+        let pending = cube.kept_receipts(&ann, Wanted::Pending, 0, 10).expect("read");
+        assert_eq!(pending.iter().map(|one| one.receipt.audit_seq).collect::<Vec<_>>(), [erasure.audit_seq]);
+        // The file is purged at once, and the receipt completed when nobody has anything to add any more.
+        assert_eq!(cube.housekeep().expect("kept").num_completed, 0);
+        assert_eq!(files_with(folder.path(), "xylophonequagmire"), Vec::<std::path::PathBuf>::new());
+        now.fetch_add(61_000, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(cube.housekeep().expect("kept").num_completed, 1);
+        erasure.audit_seq
+    };
+    let memories = open_at(folder.path(), now, RetentionRules::none());
+    assert!(memories.mount_all().expect("mounted").is_empty());
+    let cube = memories.mounted().pop().expect("one");
+    let kept = cube.kept_receipt(&ann, seq).expect("kept over the restart");
+    kept.verify(&memories.audit_key()).expect("signed");
+    assert!(matches!(kept.receipt.status, ErasureStatus::Final { .. }));
+    assert!(cube.kept_receipts(&ann, Wanted::Pending, 0, 10).expect("read").is_empty());
+    assert!(matches!(cube.kept_receipt(&ann, 9_999), Err(MemoriesError::NotFound { what: "erasure", .. })));
+    assert!(cube.kept_receipt(&actor("evil", Role::Admin), seq).is_err());
+}
+
+#[test]
+fn what_retention_erases_is_told_and_archived_memories_hide_nothing() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let now = Arc::new(std::sync::atomic::AtomicI64::new(1_800_000_000_000));
+    let ann = actor("acme", Role::Admin);
+    let expiring =
+        |text: String| NewItem { expires_at: crate::Timestamp::from_unix_ms(1_800_000_000_000), ..NewItem::fact(text) };
+    let memories = open_at(folder.path(), Arc::clone(&now), RetentionRules::none());
+    let cube = memories.create(&ann, "erasing".parse().expect("a name")).expect("created");
+    cube.add(&ann, vec![expiring("The lab code is 4417".to_owned())], AddOptions::default()).expect("added");
+    assert_eq!(cube.housekeep().expect("kept").num_erased, 1);
+    assert_eq!((cube.take_erased_by_retention(), cube.take_erased_by_retention()), (1, 0));
+    drop((cube, memories));
+
+    let archive = serde_json::from_str(r#"{"at_expiry": "archive"}"#).expect("rules");
+    let other = tempfile::tempdir().expect("temporary folder");
+    let memories = open_at(other.path(), now, archive);
+    let cube = memories.create(&ann, "archiving".parse().expect("a name")).expect("created");
+    for batch in 0..2 {
+        let items = (0..300).map(|number| expiring(format!("Locker {batch}-{number} is empty"))).collect();
+        cube.add(&ann, items, AddOptions::default()).expect("added");
+    }
+    let archived: usize = (0..4).map(|_| cube.housekeep().expect("kept").num_archived).sum();
+    assert_eq!(archived, 600, "no round looks again at what is archived");
+}
+
+#[test]
+fn a_grant_holder_is_told_of_its_own_memories_alone() {
+    let place = Place::new();
+    let (ann, eve) = (actor("acme", Role::Admin), actor("evil", Role::Admin));
+    let cube = place.cube(&ann, "notes");
+    let ids = add(&cube, &ann, &["The lab code is 4417", "Velka likes teal", "Zorvan lives in Oslo"]);
+    cube.snapshot(&ann, &"secret-name".parse().expect("a name")).expect("kept");
+    let subject: Subject = "evil".parse().expect("a subject");
+    cube.share(&ann, Share { item: Some(ids[1]), subject, right: Right::Read, expires_at: None }, None)
+        .expect("shared");
+    let (all, seen) = (cube.inspect(&ann).expect("facts"), cube.inspect(&eve).expect("facts"));
+    assert_eq!((all.counts.usage.num_items, all.snapshots.len()), (3, 1));
+    assert!(all.num_audit_entries > 0 && all.num_terms > 0);
+    assert_eq!((seen.counts.usage.num_items, seen.num_audit_entries, seen.num_terms), (1, 0, 0));
+    assert!(seen.snapshots.is_empty() && seen.counts.file_bytes == 0);
+}
+
+#[test]
+fn what_a_crash_left_of_an_unpacking_is_removed_at_start() {
+    let place = Place::new();
+    let leftover = place.folder.path().join("cubes").join(".memcube-x");
+    std::fs::create_dir(&leftover).expect("made");
+    std::fs::write(leftover.join("store.db"), "xylophonequagmire").expect("written");
+    place.memories.mount_all().expect("mounted");
+    assert!(!leftover.exists());
 }

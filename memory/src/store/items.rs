@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::StoreError;
 use crate::item::{Item, Scope};
+use crate::lifecycle::ItemState;
 use crate::{CubeId, ItemId, Timestamp};
 
 /// Most ids that one call takes, and most items on one page.
@@ -172,16 +173,19 @@ impl<'a> Reader<'a> {
     }
 
     /// Memories whose retention has ended by then, the longest overdue first. Those under legal hold are not among
-    /// them: their retention waits.
-    pub fn expired(&self, now: Timestamp, limit: usize) -> Result<Vec<Item>, StoreError> {
+    /// them: their retention waits. Nor are those in the states `passed_over`.
+    pub fn expired(&self, now: Timestamp, passed_over: &[ItemState], limit: usize) -> Result<Vec<Item>, StoreError> {
         let limit = checked_limit(limit)?;
         let sql = concat!(
             "SELECT ",
             item_columns!("item"),
-            " FROM items AS item WHERE item.expires_at <= ? AND item.legal_hold = 0 ORDER BY item.expires_at, item.row LIMIT ?"
+            " FROM items AS item WHERE item.expires_at <= ? AND item.legal_hold = 0 AND NOT EXISTS (SELECT 1 FROM json_each(?) AS over WHERE over.value = item.state) \
+             ORDER BY item.expires_at, item.row LIMIT ?"
         );
+        let names: Vec<&str> = passed_over.iter().map(|state| state.as_str()).collect();
+        let names = serde_json::to_string(&names).map_err(StoreError::step)?;
         let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows = statement.query([now.unix_ms(), limit])?;
+        let mut rows = statement.query(rusqlite::params![now.unix_ms(), names, limit])?;
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
             found.push(decode(row, self.cube)?.1);

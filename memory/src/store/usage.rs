@@ -19,7 +19,7 @@ pub struct Usage {
 }
 
 /// What is in which table, and how large the file is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
     /// What quotas are about.
     pub usage: Usage,
@@ -39,6 +39,17 @@ pub struct Counts {
     pub num_to_purge: u64,
     /// Size of the database without its write-ahead log.
     pub file_bytes: u64,
+}
+
+impl Reader<'_> {
+    /// Erasures and redactions whose old text may still be in the file.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn counts_to_purge(&self) -> Result<u64, StoreError> {
+        let sql = "SELECT count(*) FROM erasures WHERE purged_at IS NULL";
+        Ok(self.connection().query_row(sql, [], |row| row.get::<_, i64>(0))?.unsigned_abs())
+    }
 }
 
 /// The one row that changes with every recorded change.

@@ -8,6 +8,8 @@ use clap::{Args, Subcommand};
 use memory::cube::CubeName;
 use memory::governance::PublicKey;
 use memory::governance::audit::{AuditEntry, AuditFilter, AuditReport, Finding, LIST_LEN_MAX};
+use memory::governance::receipt::{ErasureStatus, SignedReceipt};
+use memory::governance::receipt_rows::Wanted;
 use memory::{ItemId, Timestamp};
 use serde_json::json;
 
@@ -36,6 +38,17 @@ enum AuditCommand {
         cube: CubeName,
         #[command(flatten)]
         filter: FilterArgs,
+    },
+    /// List the receipts of erasures: what was erased when, and whether no byte of it is left
+    Receipts {
+        /// Which cube
+        cube: CubeName,
+        /// From the audit entry with this number on
+        #[arg(long, default_value_t = 0, value_name = "N")]
+        from: u64,
+        /// Most receipts, up to 1000
+        #[arg(long, default_value_t = 50, value_name = "N")]
+        limit: usize,
     },
     /// Check the log against itself and against the signed heads outside the cube. Exits with 1 when something is wrong
     Verify {
@@ -88,6 +101,10 @@ pub fn run(args: AuditArgs, environment: &Environment) -> anyhow::Result<()> {
             local.output.print(|| report_text(&report), || json!(report))?;
             if report.is_intact() { Ok(()) } else { bail!("the audit log of {cube} is not what was signed here") }
         }
+        AuditCommand::Receipts { cube, from, limit } => {
+            let receipts = local.cube(&cube)?.kept_receipts(&local.actor, Wanted::All, from, limit)?;
+            local.output.print(|| receipts_text(&receipts), || json!(receipts))
+        }
         AuditCommand::Head { cube } => {
             let head = local.cube(&cube)?.audit_head(&local.actor)?;
             // The head is for programs: there is no other form of it.
@@ -111,6 +128,20 @@ fn list(local: &LocalMemories, cube: &CubeName, args: FilterArgs) -> anyhow::Res
     let filter = AuditFilter { from_seq, item, by: None, action, since, until };
     let entries = cube.audit(&local.actor, &filter, limit)?;
     local.output.print(|| entries_text(&entries), || json!(entries))
+}
+
+fn receipts_text(receipts: &[SignedReceipt]) -> String {
+    let mut table = Table::of_text(&["SEQ", "ASKED FOR AT", "MEMORIES", "STATUS"]);
+    for SignedReceipt { receipt, .. } in receipts {
+        let status = match receipt.status {
+            ErasureStatus::Pending => "not final".to_owned(),
+            ErasureStatus::Final { at } => format!("final since {at}"),
+        };
+        let (seq, at, num) =
+            (receipt.audit_seq.to_string(), receipt.requested_at.to_string(), receipt.items.len().to_string());
+        table.push(vec![seq, at, num, status]);
+    }
+    table.to_string()
 }
 
 fn entries_text(entries: &[AuditEntry]) -> String {

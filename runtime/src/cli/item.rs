@@ -223,8 +223,11 @@ fn search(local: &LocalMemories, args: SearchArgs) -> anyhow::Result<()> {
 
 fn erase(local: &LocalMemories, cube: &MountedCube, ids: &[ItemId], reason: Option<&str>) -> anyhow::Result<()> {
     let erasure = cube.erase(&local.actor, ids, reason)?;
+    // Nothing was computed over memories by this process: the receipt is complete.
+    let receipt = cube.receipt(&erasure, &[])?;
     let gone: Vec<ItemId> = erasure.gone().collect();
-    let rest = if erasure.is_final { "no byte of it is left" } else { "the next erasure or start purges the file" };
+    let rest =
+        if erasure.is_final { "no byte of it is left" } else { "the file is purged by the next start of the server" };
     let text = || {
         format!(
             "{} memories are erased, {} of them derived: {rest}\n",
@@ -239,6 +242,7 @@ fn erase(local: &LocalMemories, cube: &MountedCube, ids: &[ItemId], reason: Opti
             "num_grants": erasure.num_grants,
             "num_audit_entries": erasure.num_audit_entries,
             "is_final": erasure.is_final,
+            "receipt": receipt,
         })
     })
 }

@@ -1,8 +1,10 @@
 //! Options about memory that `memos serve` takes.
 
 use std::fs;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU16, NonZeroUsize};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -10,11 +12,13 @@ use memory::cube::CubeName;
 use memory::governance::quota::Quota;
 use memory::governance::redaction::SensitiveKind;
 use memory::governance::retention::RetentionRules;
+use memory::ingest::LanguageModel;
 
 use super::download_line::DownloadLine;
 use super::engine_args::Bytes;
 use crate::embedder::EmbedderChoice;
 use crate::environment::Environment;
+use crate::extractor::{ExtractorChoice, ServedParts, ServiceKind};
 use crate::memories::MemoryOptions;
 use crate::recall::{BUDGET_TOKENS_DEFAULT, MemoryDefaults, MemoryWriting};
 
@@ -54,6 +58,17 @@ pub struct MemoryArgs {
     /// After a change all vectors are made anew in the background
     #[arg(long, default_value = "none", value_name = "FOLDER|ID|URL#MODEL")]
     embedder: EmbedderChoice,
+    /// Model that finds facts in text and judges contradictions (mode `fine`, contradictions `judge`): `engine`, the one
+    /// that is served here; `http(s)://HOST/v1#MODEL`, a service whose key is in MEMOS_EXTRACTOR_API_KEY and which is sent
+    /// the text after redaction; `none`: rules alone
+    #[arg(long, default_value = "none", value_name = "engine|URL#MODEL")]
+    extractor: ExtractorChoice,
+    /// Which API the extractor's service speaks
+    #[arg(long, value_enum, default_value = "openai", value_name = "API")]
+    extractor_kind: ServiceKind,
+    /// Longest time for one answer of the extractor
+    #[arg(long, default_value = "60", value_name = "SECONDS")]
+    extractor_timeout: NonZeroU16,
     /// Cube that chat requests recall from and write to when they do not say; it is made if it is not there
     #[arg(long, value_name = "NAME")]
     memory_cube: Option<CubeName>,
@@ -98,6 +113,19 @@ impl MemoryArgs {
             retention,
             embedder: self.embedder.open(environment, &mut DownloadLine::default())?,
         })
+    }
+
+    /// The model that is asked where rules are not enough. Must be called inside of a tokio runtime.
+    ///
+    /// # Errors
+    /// The served model cannot be asked, or the service's place cannot be one.
+    pub fn language_model(
+        &self,
+        served: impl FnOnce() -> Option<ServedParts>,
+        environment: &Environment,
+    ) -> anyhow::Result<Option<Arc<dyn LanguageModel>>> {
+        let timeout = Duration::from_secs(self.extractor_timeout.get().into());
+        self.extractor.open((self.extractor_kind, timeout), served, environment)
     }
 
     /// How chat requests use memory when they do not say.

@@ -15,6 +15,7 @@ use super::engine_args::{Bytes, EngineArgs};
 use super::memory_args::MemoryArgs;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::environment::Environment;
+use crate::extractor::ServedParts;
 use crate::http::{self, AppParts, AppState, HttpLimits, KeyPolicy, LogLevel};
 use crate::memories;
 
@@ -129,6 +130,16 @@ pub async fn run(mut args: ServeArgs, environment: &Environment) -> anyhow::Resu
     if let Some(embedder) = memories.embedder() {
         eprintln!("Memories are embedded by {}, {} numbers a vector", embedder.id(), embedder.dim());
     }
+    let served = || {
+        let (engine, tokenizer) = (engine.clone(), Arc::clone(&text.tokenizer));
+        let stop_tokens = text.generation_config.eos_token_ids.clone();
+        let parts = |chat_template| ServedParts { engine, tokenizer, chat_template, stop_tokens };
+        text.chat_template.clone().map(parts)
+    };
+    if let Some(model) = args.memory.language_model(served, environment)? {
+        eprintln!("Facts are extracted by {}", model.name());
+        memories.set_language_model(model);
+    }
     for (folder, error) in memories.mount_all()? {
         eprintln!("The cube {} is not mounted: {error}", folder.display());
     }
@@ -139,7 +150,6 @@ pub async fn run(mut args: ServeArgs, environment: &Environment) -> anyhow::Resu
     {
         eprintln!("The cube {cube} was made.");
     }
-    let housekeeper = memories::Housekeeper::start(Arc::clone(&memories));
     println!("Listening on http://{address}");
 
     let state = AppState::new(AppParts {
@@ -154,6 +164,12 @@ pub async fn run(mut args: ServeArgs, environment: &Environment) -> anyhow::Resu
         cache_epoch,
         limits: args.limits(),
     });
+    let (forgetting, on) = (state.clone(), tokio::runtime::Handle::current());
+    let forget = move || {
+        let num_blocks = on.block_on(forgetting.forget_cached());
+        tracing::info!(num_blocks, "cached KV was dropped: retention erased memories");
+    };
+    let housekeeper = memories::Housekeeper::start(memories, forget);
     http::serve(listener, state, stop_signal()?).await?;
     engine.shutdown().await;
     housekeeper.stop();

@@ -133,6 +133,18 @@ impl Client {
             .map_err(|error| ClientError::Unexpected { reason: format!("{path} did not answer with JSON: {error}") })
     }
 
+    /// Posts JSON and returns the JSON of the answer; the path comes behind the base URL.
+    ///
+    /// # Errors
+    /// No connection, an error status, or an answer that is not JSON.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
+        let (response, sender) = self.send(Method::POST, path, Some(Bytes::from(body.to_string()))).await?;
+        let body = read_whole(response, ANSWER_BYTES_MAX).await?;
+        self.shared.put_back(sender);
+        serde_json::from_slice(&body)
+            .map_err(|error| ClientError::Unexpected { reason: format!("{path} did not answer with JSON: {error}") })
+    }
+
     /// Sends a request whose body asks for `"stream": true` and returns the stream once the server has accepted it.
     ///
     /// # Errors

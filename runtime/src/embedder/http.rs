@@ -71,6 +71,18 @@ pub struct ServicePlace {
     model: String,
 }
 
+impl ServicePlace {
+    /// The base URL.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The model.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+}
+
 impl FromStr for ServicePlace {
     type Err = HttpEmbedderError;
 

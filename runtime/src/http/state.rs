@@ -103,6 +103,14 @@ impl AppState {
     }
 }
 
+impl AppState {
+    /// Drops all cached KV, after memories were erased, and says how many blocks that were.
+    pub async fn forget_cached(&self) -> usize {
+        // An engine that is gone has no cache any more.
+        self.shared.forget_cached().await.unwrap_or(0)
+    }
+}
+
 /// What handlers see of the state.
 pub struct Shared {
     /// What the server was put together from.

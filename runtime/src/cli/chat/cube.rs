@@ -76,7 +76,8 @@ impl LocalCube {
             plain_text: PlainText::new(tokenizer),
             template: MemoryTemplate::default(),
             recall: Recall::default(),
-            housekeeper: Some(Housekeeper::start(memories)),
+            // The only cache over these memories is that of this conversation, which ends with the process.
+            housekeeper: Some(Housekeeper::start(memories, || {})),
             _data_dir: data_dir,
         };
         Ok((local, provision))

@@ -2,12 +2,13 @@
 
 use axum::response::Response;
 use memory::Clock;
-use memory::ingest::{ExtractionInput, Extractor, FastExtractor, Reference, Role, Speakers, Turn, new_items};
+use memory::ingest::{self, ExtractionInput, Extractor, FastExtractor, Reference, Role, Speakers, Turn, new_items};
 use memory::item::{NewItem, Source};
 use memory::memories::{AddOptions, MemoriesError, NUM_ADDED_MAX};
 use serde_json::{Value, json};
 
 use super::call::{Call, created};
+use super::fine::{Extracted, Fallback, Fine, apply_fallback, read_fallback};
 use super::item_fields::{ItemFields, check_text, read_add_options};
 use super::place::Place;
 use super::render;
@@ -27,6 +28,8 @@ enum Mode {
     Raw,
     /// What rules find in it.
     Fast,
+    /// What a model finds in it.
+    Fine,
 }
 
 /// What is to be remembered.
@@ -42,7 +45,10 @@ enum Material {
 /// `POST /v1/memories`
 pub fn add(mut call: Call) -> Result<Response, ApiError> {
     let (options, defaults, asked) = read_shared(&mut call)?;
-    let mode = choice(&mut call.fields, "mode", &[("raw", Mode::Raw), ("fast", Mode::Fast)])?.unwrap_or(Mode::Raw);
+    let modes = [("raw", Mode::Raw), ("fast", Mode::Fast), ("fine", Mode::Fine)];
+    let mode = choice(&mut call.fields, "mode", &modes)?.unwrap_or(Mode::Raw);
+    let fallback = read_fallback(&mut call)?;
+    let options = apply_fallback(fallback, mode == Mode::Fine, options)?;
     let speakers = [("user", Speakers::UserOnly), ("all", Speakers::UserAndAssistant)];
     let speakers = choice(&mut call.fields, "speakers", &speakers)?;
     let offset_minutes = call.fields.integer("utc_offset_minutes", -24 * 60, 24 * 60)?.unwrap_or(0);
@@ -51,14 +57,11 @@ pub fn add(mut call: Call) -> Result<Response, ApiError> {
     let reason = call.reason()?;
     call.finish()?;
     let conversation = conversation.or_else(|| defaults.scope.session.clone());
+    let place = call.place_to_write(call.actor(&defaults.scope)?, asked.as_deref())?;
+    let mut report = None;
     let items = match (mode, material) {
-        (Mode::Raw, Material::Text(text)) => {
-            check_text("text", &text)?;
-            vec![defaults.item(text, Source::Direct)]
-        }
-        (Mode::Raw, Material::Items(items)) => items,
-        (Mode::Raw, Material::Turns(turns)) => raw_turns(turns, &defaults, conversation, &call)?,
-        (Mode::Fast, Material::Items(_)) => {
+        (Mode::Raw, material) => as_it_is(material, &defaults, conversation, &call)?,
+        (Mode::Fast | Mode::Fine, Material::Items(_)) => {
             let (param, other) = ("items", "mode");
             return Err(ApiError::Conflict {
                 param,
@@ -66,7 +69,7 @@ pub fn add(mut call: Call) -> Result<Response, ApiError> {
                 reason: "what is written out is added as it is (mode raw)",
             });
         }
-        (Mode::Fast, material) => {
+        (mode, material) => {
             let now = Clock::system().now();
             let offset = i32::try_from(offset_minutes).unwrap_or(0);
             let reference = Reference::with_offset(now, offset).map_err(MemoriesError::from)?;
@@ -76,24 +79,77 @@ pub fn add(mut call: Call) -> Result<Response, ApiError> {
                 Material::Items(_) => unreachable!("refused above: this is a bug"),
             };
             input.speakers = speakers.unwrap_or(input.speakers);
-            let found = FastExtractor.extract(&input).map_err(MemoriesError::from)?;
-            let items = new_items(found, &input, &defaults.scope, conversation.as_deref());
-            items.into_iter().map(|item| defaults.over(item)).collect()
+            if mode == Mode::Fine {
+                // Nobody makes a model work for what may not be written.
+                place.run(|cube, actor| cube.check_may_write(actor))?;
+                let (items, told) = fine_items(&call, fallback, input, &defaults, conversation)?;
+                report = Some(told);
+                items
+            } else {
+                let found = FastExtractor.extract(&input).map_err(MemoriesError::from)?;
+                let items = new_items(found, &input, &defaults.scope, conversation.as_deref());
+                items.into_iter().map(|item| defaults.over(item)).collect()
+            }
         }
     };
-    let place = call.place_to_write(call.actor(&defaults.scope)?, asked.as_deref())?;
-    write(&place, items, AddOptions { reason: reason.as_deref(), ..options })
+    write(&place, items, AddOptions { reason: reason.as_deref(), ..options }, report)
+}
+
+/// What a model finds, and what is told of how it did.
+fn fine_items(
+    call: &Call,
+    fallback: Option<Fallback>,
+    input: ExtractionInput,
+    defaults: &ItemFields,
+    conversation: Option<String>,
+) -> Result<(Vec<NewItem>, Value), ApiError> {
+    let mut fine = Fine::new(call, fallback, ingest::Material::Conversation)?;
+    let items = match fine.find(call, &input)? {
+        Extracted::Candidates(found) => {
+            let mut items = new_items(found, &input, &defaults.scope, conversation.as_deref());
+            if !fine.fell_back() {
+                items.iter_mut().for_each(|item| note_model(item, fine.model()));
+            }
+            items.into_iter().map(|item| defaults.over(item)).collect()
+        }
+        Extracted::AsItIs => as_it_is(Material::Turns(input.turns), defaults, conversation, call)?,
+    };
+    Ok((items, fine.report()))
+}
+
+/// Keeps which model found a memory.
+pub fn note_model(item: &mut NewItem, model: &str) {
+    item.metadata.insert("extracted_by".to_owned(), Value::from(model));
+}
+
+/// What is to be remembered as it is.
+fn as_it_is(
+    material: Material,
+    defaults: &ItemFields,
+    conversation: Option<String>,
+    call: &Call,
+) -> Result<Vec<NewItem>, ApiError> {
+    match material {
+        Material::Text(text) => {
+            check_text("text", &text)?;
+            Ok(vec![defaults.item(text, Source::Direct)])
+        }
+        Material::Items(items) => Ok(items),
+        Material::Turns(turns) => raw_turns(turns, defaults, conversation, call),
+    }
 }
 
 /// `POST /v1/memories/batch`
 pub fn add_batch(mut call: Call) -> Result<Response, ApiError> {
     let (options, defaults, asked) = read_shared(&mut call)?;
+    let fallback = read_fallback(&mut call)?;
+    let options = apply_fallback(fallback, false, options)?;
     let list = call.fields.require("items")?;
     let items = read_items(list, &defaults)?;
     let reason = call.reason()?;
     call.finish()?;
     let place = call.place_to_write(call.actor(&defaults.scope)?, asked.as_deref())?;
-    write(&place, items, AddOptions { reason: reason.as_deref(), ..options })
+    write(&place, items, AddOptions { reason: reason.as_deref(), ..options }, None)
 }
 
 fn read_shared(call: &mut Call) -> Result<(AddOptions<'static>, ItemFields, Option<String>), ApiError> {
@@ -216,8 +272,17 @@ fn raw_turns(
     said.filter(|(_, turn)| !turn.text.trim().is_empty()).map(item).collect()
 }
 
-fn write(place: &Place, items: Vec<NewItem>, options: AddOptions<'_>) -> Result<Response, ApiError> {
+fn write(
+    place: &Place,
+    items: Vec<NewItem>,
+    options: AddOptions<'_>,
+    extraction: Option<Value>,
+) -> Result<Response, ApiError> {
     let added = place.run(|cube, actor| cube.add(actor, items, options))?;
     let results: Vec<Value> = added.iter().map(render::added).collect();
-    Ok(created(json!({"object": "list", "cube": place.cube().manifest().id, "results": results})))
+    let mut answer = json!({"object": "list", "cube": place.cube().manifest().id, "results": results});
+    if let Some(extraction) = extraction {
+        answer["extraction"] = extraction;
+    }
+    Ok(created(answer))
 }

@@ -134,6 +134,10 @@ endpoints! {
     AuditProof: Get "/v1/audit/proof", Nothing => audit::proof;
     /// Proves that it continues what it was.
     AuditConsistency: Get "/v1/audit/consistency", Nothing => audit::consistency;
+    /// Receipts of erasures.
+    ListErasures: Get "/v1/erasures", Nothing => erase::list_receipts;
+    /// One receipt.
+    GetErasure: Get "/v1/erasures/{seq}", Nothing => erase::get_receipt;
     /// Text to vectors.
     Embeddings: Post "/v1/embeddings", Json => embeddings::create;
 }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use axum::response::Response;
 use memory::ItemId;
 use memory::governance::receipt::{ErasurePlace, PlaceCount};
+use memory::governance::receipt_rows::{LIST_LEN_MAX, Wanted};
 use memory::item::Scope;
 use memory::memories::{Erasure, Listing, MemoriesError, NUM_ERASED_MAX};
 use memory::store::{ItemFilter, NUM_ITEMS_PER_CALL_MAX, NUM_TAGS_ALL_MAX};
@@ -15,13 +16,15 @@ use super::item_fields::KINDS;
 use super::items::{STATES, one};
 use super::place::Place;
 use super::render;
-use super::values::{item_ids, list_of, moment};
+use super::values::{choice, item_ids, list_of, moment, parsed};
 use crate::http::error::ApiError;
 use crate::http::fields::Fields;
 use crate::http::state::Shared;
 
 /// Most memories that one request erases.
 const NUM_ERASED_PER_REQUEST_MAX: usize = 100_000;
+/// Receipts in an answer where the client does not say how many.
+const RECEIPTS_DEFAULT: usize = 100;
 /// Most kinds or states in a filter.
 const FILTER_LEN_MAX: usize = 64;
 
@@ -93,6 +96,30 @@ pub fn redact(mut call: Call) -> Result<Response, ApiError> {
         "num_relations": redacted.num_relations,
         "num_kv_blocks": num_blocks,
     })))
+}
+
+/// `GET /v1/erasures`
+pub fn list_receipts(mut call: Call) -> Result<Response, ApiError> {
+    let asked = call.cube_field()?;
+    let from = call.fields.count("from", 0, i64::MAX as usize)?.unwrap_or(0) as u64;
+    let limit = call.fields.count("limit", 1, LIST_LEN_MAX)?.unwrap_or(RECEIPTS_DEFAULT);
+    let states = [("all", Wanted::All), ("pending", Wanted::Pending)];
+    let wanted = choice(&mut call.fields, "status", &states)?.unwrap_or(Wanted::All);
+    call.finish()?;
+    let place = call.place(call.tenant(), asked.as_deref())?;
+    let receipts = place.run(|cube, actor| cube.kept_receipts(actor, wanted, from, limit))?;
+    let next = (receipts.len() == limit).then(|| receipts.last().map(|last| last.receipt.audit_seq + 1)).flatten();
+    Ok(ok(json!({"object": "list", "data": receipts, "next_from": next})))
+}
+
+/// `GET /v1/erasures/{seq}`
+pub fn get_receipt(mut call: Call) -> Result<Response, ApiError> {
+    let asked = call.cube_field()?;
+    let seq = parsed("seq", &call.path("seq"), "the number of an erasure's audit entry")?;
+    call.finish()?;
+    let place = call.place(call.tenant(), asked.as_deref())?;
+    let receipt = place.run(|cube, actor| cube.kept_receipt(actor, seq))?;
+    Ok(ok(json!(receipt)))
 }
 
 /// Which memories a filter means. It must name something: what a filter leaves out is not meant to be everything.

@@ -135,7 +135,8 @@ pub fn check_text(param: &str, text: &str) -> Result<(), ApiError> {
 /// A word that is not known.
 pub fn read_add_options(fields: &mut Fields) -> Result<AddOptions<'static>, ApiError> {
     let duplicates = [("off", Duplicates::Keep), ("exact", Duplicates::SkipExact), ("near", Duplicates::SkipNear)];
-    let contradictions = [("keep", Contradictions::Keep), ("supersede", Contradictions::Supersede)];
+    let contradictions =
+        [("keep", Contradictions::Keep), ("supersede", Contradictions::Supersede), ("judge", Contradictions::Judge)];
     Ok(AddOptions {
         duplicates: choice(fields, "deduplicate", &duplicates)?.unwrap_or_default(),
         contradictions: choice(fields, "contradictions", &contradictions)?.unwrap_or_default(),

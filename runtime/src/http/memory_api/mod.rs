@@ -1,7 +1,7 @@
 //! The HTTP API of plaintext memory: cubes, memories, grants, audit, import and export, embeddings.
 //!
 //! A request passes the files in this order: `endpoints` (the table of routes) → `call` (body and query become fields,
-//! who acts, which cube) → a handler (`cubes`, `grants`, `add`, `documents`, `items`, `merge`, `search`, `graph`,
+//! who acts, which cube) → a handler (`cubes`, `grants`, `add`, `fine`, `documents`, `items`, `merge`, `search`, `graph`,
 //! `erase`, `subjects`, `audit`, `export`, `import`, `embeddings`) over `values` → the boundary, `memory::memories` →
 //! `render`, or `refusal` for what went wrong. A handler reads all its fields before it asks for anything.
 
@@ -15,6 +15,7 @@ mod embeddings;
 mod endpoints;
 mod erase;
 mod export;
+mod fine;
 mod grants;
 mod graph;
 mod import;

@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use memory::cube::CubeError;
 use memory::governance::GovernanceError;
-use memory::ingest::IngestError;
+use memory::ingest::{IngestError, ModelFailure};
 use memory::memories::MemoriesError;
 use memory::search::SearchError;
 use memory::store::StoreError;
@@ -84,7 +84,12 @@ impl Refusal {
             MemoriesError::Search(SearchError::InvalidParameter { name, .. }) => Self::invalid(name, error),
             MemoriesError::Search(SearchError::Full { .. }) => Self::conflict("index_full", error),
             MemoriesError::Search(_) => Self::failed(error),
+            MemoriesError::NoLanguageModel => Self::invalid("", error),
             MemoriesError::Ingest(IngestError::Extractor { .. }) => Self::failed(error),
+            MemoriesError::Ingest(IngestError::Model { model, failure }) => Self::of_model(model, failure, error),
+            MemoriesError::Ingest(IngestError::ModelAnswer { .. }) => {
+                Self::new(StatusCode::BAD_GATEWAY, "extractor_answer", error)
+            }
             MemoriesError::Ingest(_) => Self { code: "invalid_document", ..Self::invalid("content", error) },
             MemoriesError::Exchange(_) => Self { code: "invalid_import", ..Self::invalid("", error) },
             // What stopped it decides; the words say how far it came.
@@ -97,6 +102,20 @@ impl Refusal {
             tracing::error!(%error, "an operation on memories is not possible");
         }
         refusal
+    }
+
+    /// Where a model is and what it said of itself is for the operator.
+    fn of_model(model: &str, failure: &ModelFailure, error: &MemoriesError) -> Self {
+        match failure {
+            ModelFailure::Busy { .. } => Self::unavailable("busy", error),
+            ModelFailure::Timeout { .. } => Self::new(StatusCode::GATEWAY_TIMEOUT, "extractor_timeout", error),
+            ModelFailure::TooLong { .. } => Self::new(StatusCode::BAD_REQUEST, "extractor_too_long", error),
+            ModelFailure::Unreachable { .. } | ModelFailure::Failed { .. } => {
+                tracing::error!(%error, "the extractor failed");
+                let message = format!("the model {model} failed; nothing was changed");
+                Self::new(StatusCode::BAD_GATEWAY, "extractor_failed", message)
+            }
+        }
     }
 
     fn of_governance(governance: &GovernanceError, error: &MemoriesError) -> Self {

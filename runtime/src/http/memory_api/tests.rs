@@ -211,7 +211,12 @@ async fn a_foreign_cube_and_an_unknown_one_are_answered_alike_by_every_endpoint(
         for (foreign, unknown) in names {
             let mut answers = Vec::new();
             for cube in [foreign, unknown] {
-                let path = endpoint.path().replace("{cube}", cube).replace("{id}", id).replace("{grant}", "1");
+                let path = endpoint
+                    .path()
+                    .replace("{cube}", cube)
+                    .replace("{id}", id)
+                    .replace("{grant}", "1")
+                    .replace("{seq}", "1");
                 let more = match endpoint {
                     E::AuditProof => "&seq=0",
                     E::AuditConsistency => "&size=1",
