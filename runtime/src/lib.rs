@@ -11,3 +11,4 @@ pub mod environment;
 pub mod http;
 pub mod memories;
 pub mod recall;
+pub mod splice;
