@@ -101,7 +101,8 @@ pub fn plan_splice<'a>(
             moved.push(MovedRows { segment, row: first_tokens, at: first, len: end - first });
         }
     }
-    let computed = (prefix_len.min(prompt_len - 1)..prompt_len).filter(|at| !is_moved[*at]).map(|at| at as u32).collect();
+    let computed =
+        (prefix_len.min(prompt_len - 1)..prompt_len).filter(|at| !is_moved[*at]).map(|at| at as u32).collect();
     let num_moved: usize = moved.iter().map(|rows| rows.len).sum();
     let num_selected = selective.map(|ratio| (f64::from(ratio) * num_moved as f64).ceil() as usize);
     Ok(SplicePlan { prompt_len, prefix_len, moved, computed, num_selected })

@@ -34,9 +34,8 @@ impl Segment {
         }
         let shape = pool.shape();
         let (first, end) = (start / shape.block_size, (start + tokens.len()).div_ceil(shape.block_size));
-        let table = block_table
-            .get(first..end)
-            .ok_or(SpliceError::BlockTable { expected: end, got: block_table.len() })?;
+        let table =
+            block_table.get(first..end).ok_or(SpliceError::BlockTable { expected: end, got: block_table.len() })?;
         let mut blocks = vec![0; table.len() * shape.block_bytes()];
         for (block, bytes) in table.iter().zip(blocks.chunks_exact_mut(shape.block_bytes())) {
             pool.export_block(*block, bytes)?;
