@@ -205,7 +205,7 @@ impl Bench {
         let mut segments = Vec::with_capacity(lines.len());
         for line in lines {
             let whole = [before, line].concat();
-            segments.extend(self.capture(&whole, &[before.len()..whole.len()])?);
+            segments.extend(self.capture(&whole, std::slice::from_ref(&(before.len()..whole.len())))?);
         }
         Ok(segments)
     }
@@ -335,12 +335,12 @@ fn measure_quality(
 
 /// Segments one behind the other from `at` on.
 fn placed(segments: &[Segment], mut at: usize) -> Vec<Placement<'_>> {
-    let mut place = |segment| {
-        let placement = Placement { segment, at };
+    let mut placements = Vec::with_capacity(segments.len());
+    for segment in segments {
+        placements.push(Placement { segment, at });
         at += segment.tokens().len();
-        placement
-    };
-    segments.iter().map(|segment| place(segment)).collect()
+    }
+    placements
 }
 
 /// Segments of random tokens, computed together in another order, spliced into a prompt.
