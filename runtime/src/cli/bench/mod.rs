@@ -14,6 +14,7 @@ mod reuse_report;
 mod serve;
 mod splice;
 mod splice_chats;
+mod splice_report;
 mod statistics;
 mod workload;
 

@@ -8,16 +8,15 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use kernels::{DType, Device, KvPool};
 use models::{ChatInput, ChatTemplate, Continuation, Model, SpecialTokens, Tokenizer};
-use serde::Serialize;
 use serde_json::{Map, json};
 
 use super::output;
 use super::progress::Progress;
 use super::random::Random;
 use super::splice_chats::{Chat, Kind};
+use super::splice_report::{Method, Quality, Surroundings, Tally, Timing, quality_text, timing_text};
 use super::statistics::{Repetitions, milliseconds};
 use crate::cli::engine_args::{EngineArgs, LoadFormatArg};
-use crate::cli::table::{Table, figure};
 use crate::environment::Environment;
 use crate::splice::{Placement, Segment, Target, plan_splice};
 
@@ -54,52 +53,6 @@ pub struct SpliceArgs {
     /// Also write the result as JSON; `-` writes it to stdout and the table to stderr
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-}
-
-/// What a segment was computed behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Surroundings {
-    /// Nothing: position 0.
-    Isolated,
-    /// The system turn up to the first memory.
-    Preamble,
-    /// That, and the other memories in another order.
-    Shuffled,
-}
-
-/// One way to splice.
-#[derive(Debug, Clone, Copy, Serialize)]
-struct Method {
-    context: Surroundings,
-    first_tokens: usize,
-    /// Share of the moved rows that are computed through all layers.
-    ratio: Option<f32>,
-}
-
-/// What one way came to over all chats.
-#[derive(Debug, Clone, Serialize)]
-struct Quality {
-    /// `None`: the full computation.
-    method: Option<Method>,
-    exact: f64,
-    /// Known, updated, unknown.
-    exact_by_kind: [f64; 3],
-    /// Over all answer tokens: share whose most likely token is that of the full computation.
-    same_top: f64,
-    logit_divergence_mean: f64,
-    logit_divergence_max: f64,
-    /// Of the prompt's tokens, how many went through all layers.
-    share_computed: f64,
-}
-
-/// What one way took.
-#[derive(Debug, Clone, Serialize)]
-struct Timing {
-    method: Option<Method>,
-    share_computed: f64,
-    ms: Repetitions,
-    ratio_to_cold: f64,
 }
 
 /// Model, pool and the blocks at hand: half for the prompt, half to compute segments in.
@@ -212,12 +165,12 @@ impl Bench {
 }
 
 /// A chat as tokens: what stands before the memories, each memory, the rest of the prompt, the answer and its end.
-struct TokenChat {
+pub(super) struct TokenChat {
     preamble: Vec<u32>,
     lines: Vec<Vec<u32>>,
     tail: Vec<u32>,
-    answer: Vec<u32>,
-    kind: Kind,
+    pub answer: Vec<u32>,
+    pub kind: Kind,
 }
 
 impl TokenChat {
@@ -244,53 +197,6 @@ impl TokenChat {
             "the tokenizer joins memory lines: their tokens depend on what is beside them"
         );
         Ok(Self { preamble, lines, tail, answer, kind: chat.kind })
-    }
-}
-
-/// Sums over chats.
-#[derive(Default)]
-struct Tally {
-    exact: [usize; 3],
-    asked: [usize; 3],
-    same_top: usize,
-    num_rows: usize,
-    divergence_sum: f64,
-    divergence_max: f64,
-    computed: usize,
-    prompt: usize,
-}
-
-fn top(logits: &[f32]) -> usize {
-    (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]).then(b.cmp(a))).unwrap_or(0)
-}
-
-impl Tally {
-    fn add(&mut self, chat: &TokenChat, computed: usize, logits: &[Vec<f32>], full: &[Vec<f32>]) {
-        let kind = Kind::ALL.iter().position(|kind| *kind == chat.kind).unwrap_or(0);
-        let is_exact = logits.iter().zip(&chat.answer).all(|(logits, token)| top(logits) == *token as usize);
-        self.exact[kind] += usize::from(is_exact);
-        self.asked[kind] += 1;
-        self.computed += computed;
-        for (logits, full) in logits.iter().zip(full) {
-            self.same_top += usize::from(top(logits) == top(full));
-            self.num_rows += 1;
-            let differences = || logits.iter().zip(full).map(|(a, b)| f64::from((a - b).abs()));
-            self.divergence_sum += differences().sum::<f64>() / logits.len() as f64;
-            self.divergence_max = self.divergence_max.max(differences().fold(0.0, f64::max));
-        }
-    }
-
-    fn quality(&self, method: Option<Method>) -> Quality {
-        let share = |part: usize, of: usize| part as f64 / of.max(1) as f64;
-        Quality {
-            method,
-            exact: share(self.exact.iter().sum(), self.asked.iter().sum()),
-            exact_by_kind: [0, 1, 2].map(|kind| share(self.exact[kind], self.asked[kind])),
-            same_top: share(self.same_top, self.num_rows),
-            logit_divergence_mean: self.divergence_sum / self.num_rows.max(1) as f64,
-            logit_divergence_max: self.divergence_max,
-            share_computed: share(self.computed, self.prompt),
-        }
     }
 }
 
@@ -387,60 +293,6 @@ fn measure_timing(args: &SpliceArgs, bench: &mut Bench) -> anyhow::Result<Vec<Ti
         ms,
     };
     Ok(methods.into_iter().zip(shares).zip(rows).map(timing).collect())
-}
-
-fn cells(method: Option<Method>) -> [String; 3] {
-    let Some(Method { context, first_tokens, ratio }) = method else {
-        return ["full computation".to_owned(), "-".to_owned(), "-".to_owned()];
-    };
-    let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{:.0}%", ratio * 100.0));
-    [format!("{context:?}").to_lowercase(), first_tokens.to_string(), ratio]
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1}%", share * 100.0)
-}
-
-fn quality_text(rows: &[Quality]) -> String {
-    if rows.is_empty() {
-        return String::new();
-    }
-    let mut table = Table::new(&[
-        "segments behind",
-        "first tokens",
-        "selected",
-        "exact",
-        "known",
-        "updated",
-        "unknown",
-        "same top",
-        "mean |d|",
-        "max |d|",
-        "computed",
-    ]);
-    for row in rows {
-        let kinds = row.exact_by_kind.map(percent);
-        let divergence = [row.logit_divergence_mean, row.logit_divergence_max].map(|value| figure(Some(value)));
-        let mut line = cells(row.method).to_vec();
-        line.push(percent(row.exact));
-        line.extend(kinds);
-        line.push(percent(row.same_top));
-        line.extend(divergence);
-        line.push(percent(row.share_computed));
-        table.push(line);
-    }
-    format!("{table}\n")
-}
-
-fn timing_text(args: &SpliceArgs, rows: &[Timing]) -> String {
-    let mut table = Table::new(&["time", "first tokens", "selected", "ms", "min", "max", "of cold", "computed"]);
-    for row in rows {
-        let mut line = cells(row.method).to_vec();
-        line.extend([row.ms.median, row.ms.min, row.ms.max].map(|value| figure(Some(value))));
-        line.extend([percent(row.ratio_to_cold), percent(row.share_computed)]);
-        table.push(line);
-    }
-    format!("{} segments of {} tokens in a new order\n\n{table}", args.segments, args.segment_len)
 }
 
 #[cfg(test)]
