@@ -14,5 +14,5 @@ mod tests;
 
 pub use error::SpliceError;
 pub use execute::Target;
-pub use plan::{MovedRows, Placement, SplicePlan, find_segments, plan_splice};
+pub use plan::{FIRST_TOKENS_DEFAULT, MovedRows, Placement, SplicePlan, find_segments, plan_splice};
 pub use segment::Segment;
