@@ -152,6 +152,11 @@ impl KvPool {
         Ok(index * size..(index + 1) * size)
     }
 
+    /// All bytes, block after block.
+    pub(crate) fn as_bytes_mut(&mut self) -> &mut [u8] {
+        self.memory.as_bytes_mut()
+    }
+
     /// All elements, block after block, and the read slack behind them.
     pub(crate) fn elements_and_slack<E: Element>(&self) -> &[E] {
         assert!(E::DTYPE == self.shape.dtype, "pool of {} read as {}: this is a bug", self.shape.dtype, E::DTYPE);

@@ -6,6 +6,7 @@ use crate::ModelError;
 use crate::batch::BatchInput;
 use crate::config::ModelConfig;
 use crate::families::{Bias, QkNorm};
+use crate::selective::{KeptRows, RowSelection};
 use crate::weights::{Part, Weights};
 
 /// Weights of a model and the activations of the step at hand.
@@ -105,7 +106,8 @@ impl Decoder {
     /// # Errors
     /// [`ModelError::Kernel`]; the batch has been checked before.
     pub fn forward(&mut self, device: &Device, batch: &BatchInput, pool: &mut KvPool) -> Result<(), ModelError> {
-        let step = Step { device, batch, rope: &self.rope, heads: self.heads, eps: self.eps };
+        let step =
+            Step { device, batch, rope: &self.rope, heads: self.heads, eps: self.eps, num_layers: self.layers.len() };
         let workspace = &mut self.workspace;
         workspace.hidden.reset(0, self.embedding.in_features());
         workspace.logits.reset(0, self.embedding.out_features());
@@ -114,19 +116,68 @@ impl Decoder {
         }
         ops::embedding(device, &self.embedding, batch.tokens, &mut workspace.residual)?;
         for (index, layer) in self.layers.iter().enumerate() {
-            let is_last = index + 1 == self.layers.len();
-            step.norm_into_layer(layer, index, workspace)?;
-            step.write_kv(layer, index, workspace, pool)?;
-            if is_last && batch.logit_rows.is_empty() {
-                return Ok(());
-            }
-            step.attend(layer, index, workspace, pool)?;
-            if is_last {
-                step.keep_logit_rows(workspace)?;
-            }
-            step.feed_forward(layer, workspace)?;
+            step.compute_heads(layer, index, workspace)?;
+            step.write_kv(index, workspace, pool)?;
+            step.above_kv(layer, index, workspace, pool)?;
         }
-        let Workspace { residual, delta, hidden, logits, .. } = workspace;
+        self.finish(device, batch)
+    }
+
+    /// As [`Self::forward`], but rows that the selection lets stop go through the first layers only. Returns the rows that
+    /// went through all of them, ascending.
+    ///
+    /// The keys and values of every row are written up to and including layer `full_layers`, where the choice is made;
+    /// above it the rows that stop keep what their slots hold.
+    ///
+    /// # Errors
+    /// [`ModelError::Kernel`]; the batch and the selection have been checked before.
+    pub fn forward_selective(
+        &mut self,
+        device: &Device,
+        batch: &BatchInput,
+        selection: &RowSelection,
+        pool: &mut KvPool,
+    ) -> Result<Vec<u32>, ModelError> {
+        let step =
+            Step { device, batch, rope: &self.rope, heads: self.heads, eps: self.eps, num_layers: self.layers.len() };
+        let workspace = &mut self.workspace;
+        workspace.hidden.reset(0, self.embedding.in_features());
+        workspace.logits.reset(0, self.embedding.out_features());
+        if batch.num_rows() == 0 {
+            return Ok(Vec::new());
+        }
+        let (below, above) = self.layers.split_at(selection.full_layers);
+        ops::embedding(device, &self.embedding, batch.tokens, &mut workspace.residual)?;
+        for (index, layer) in below.iter().enumerate() {
+            step.compute_heads(layer, index, workspace)?;
+            step.write_kv(index, workspace, pool)?;
+            step.above_kv(layer, index, workspace, pool)?;
+        }
+        step.compute_heads(&above[0], below.len(), workspace)?;
+        let mut deviation = Vec::new();
+        ops::kv_deviation(device, &workspace.qkv, self.heads, batch.slots, pool, below.len(), &mut deviation)?;
+        step.write_kv(below.len(), workspace, pool)?;
+        let kept = KeptRows::of(batch, selection.choose(batch, &deviation));
+        let kept_batch = kept.batch(batch);
+        step.keep_rows(&kept.rows, workspace)?;
+        let step = Step { batch: &kept_batch, ..step };
+        for (index, layer) in (below.len()..).zip(above) {
+            if index > below.len() {
+                step.compute_heads(layer, index, workspace)?;
+                step.write_kv(index, workspace, pool)?;
+            }
+            step.above_kv(layer, index, workspace, pool)?;
+        }
+        self.finish(device, &kept_batch)?;
+        Ok(kept.rows)
+    }
+
+    /// Norm and output matrix for the rows that the last layer left.
+    fn finish(&mut self, device: &Device, batch: &BatchInput) -> Result<(), ModelError> {
+        if batch.logit_rows.is_empty() {
+            return Ok(());
+        }
+        let Workspace { residual, delta, hidden, logits, .. } = &mut self.workspace;
         ops::add_rms_norm(device, residual, delta, &self.final_norm, self.eps, hidden)?;
         let output = self.output.as_ref().unwrap_or(&self.embedding);
         ops::matmul(device, hidden, output, None, logits)?;
@@ -171,6 +222,7 @@ struct Step<'a> {
     rope: &'a RopeTable,
     heads: HeadLayout,
     eps: f32,
+    num_layers: usize,
 }
 
 impl Step<'_> {
@@ -185,21 +237,50 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Computes the rows' heads, rotates them, and writes keys and values into the pool.
-    fn write_kv(
-        &self,
-        layer: &Layer,
-        index: usize,
-        workspace: &mut Workspace,
-        pool: &mut KvPool,
-    ) -> Result<(), ModelError> {
+    /// Norms the residual and computes the rows' heads from it, rotated.
+    fn compute_heads(&self, layer: &Layer, index: usize, workspace: &mut Workspace) -> Result<(), ModelError> {
+        self.norm_into_layer(layer, index, workspace)?;
         let Workspace { normed, qkv, .. } = workspace;
         layer.qkv.apply(self.device, normed, qkv)?;
         if let Some(norms) = &layer.qk_norm {
             ops::head_rms_norm(self.device, qkv, self.heads, &norms.query, &norms.key, self.eps)?;
         }
         ops::rope(self.device, qkv, self.heads, self.batch.positions, self.rope)?;
-        ops::kv_write(self.device, qkv, self.heads, self.batch.slots, pool, index)?;
+        Ok(())
+    }
+
+    /// Writes the rows' keys and values into the pool.
+    fn write_kv(&self, index: usize, workspace: &Workspace, pool: &mut KvPool) -> Result<(), ModelError> {
+        ops::kv_write(self.device, &workspace.qkv, self.heads, self.batch.slots, pool, index)?;
+        Ok(())
+    }
+
+    /// The rest of a layer, once keys and values are written. The last layer is left out when nobody wants logits.
+    fn above_kv(
+        &self,
+        layer: &Layer,
+        index: usize,
+        workspace: &mut Workspace,
+        pool: &KvPool,
+    ) -> Result<(), ModelError> {
+        let is_last = index + 1 == self.num_layers;
+        if is_last && self.batch.logit_rows.is_empty() {
+            return Ok(());
+        }
+        self.attend(layer, index, workspace, pool)?;
+        if is_last {
+            self.keep_logit_rows(workspace)?;
+        }
+        self.feed_forward(layer, workspace)
+    }
+
+    /// Goes on with a part of the rows: residual and heads of the others are dropped.
+    fn keep_rows(&self, rows: &[u32], workspace: &mut Workspace) -> Result<(), ModelError> {
+        let Workspace { residual, qkv, gathered, .. } = workspace;
+        for tensor in [residual, qkv] {
+            ops::gather_rows(self.device, tensor, rows, gathered)?;
+            std::mem::swap(tensor, gathered);
+        }
         Ok(())
     }
 

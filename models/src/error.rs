@@ -210,6 +210,24 @@ pub enum ModelError {
         /// The exclusive limit.
         limit: usize,
     },
+    /// Rows are to be chosen at a layer where there is nothing to choose by.
+    #[error(
+        "selective recomputation after {got} full layers: expected at least 1, and less than the model's {num_layers}"
+    )]
+    FullLayers {
+        /// The number asked for.
+        got: usize,
+        /// Layers of the model.
+        num_layers: usize,
+    },
+    /// Keys are to be moved further than the model has positions.
+    #[error("keys cannot be moved by {delta} positions, at most {max} either way")]
+    PositionShift {
+        /// The move.
+        delta: i64,
+        /// The largest move.
+        max: usize,
+    },
     /// A row would be written elsewhere than where its sequence's block table says.
     #[error("batch: row {row} at position {position} has slot {got}, its block table says {expected}")]
     BatchSlot {

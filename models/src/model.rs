@@ -1,6 +1,6 @@
 //! A loaded model: the entry of this crate for whoever runs one.
 
-use kernels::{DType, Device, KvPool, KvShape, Tensor};
+use kernels::{DType, Device, KeyRotation, KvPool, KvShape, Tensor};
 
 use crate::batch::BatchInput;
 use crate::checkpoint::Checkpoint;
@@ -8,6 +8,7 @@ use crate::config::ModelConfig;
 use crate::decoder::Decoder;
 use crate::dummy::DummyWeights;
 use crate::fingerprint;
+use crate::selective::RowSelection;
 use crate::weights::Weights;
 use crate::{ModelError, ModelSource};
 
@@ -116,6 +117,41 @@ impl Model {
         batch.check(&self.config, self.max_positions(), pool)?;
         self.decoder.forward(device, batch, pool)?;
         Ok(self.decoder.logits())
+    }
+
+    /// As [`Self::forward`] for rows of which some need not be computed in all layers, because their slots hold keys and
+    /// values already, made of another context. Returns the rows that were, ascending; the logits are to be had from
+    /// [`Self::logits`].
+    ///
+    /// # Errors
+    /// As [`Self::forward`]; [`ModelError::FullLayers`] and [`ModelError::BatchValue`] for a selection that does not fit.
+    pub fn forward_selective(
+        &mut self,
+        device: &Device,
+        batch: &BatchInput,
+        selection: &RowSelection,
+        pool: &mut KvPool,
+    ) -> Result<Vec<u32>, ModelError> {
+        batch.check(&self.config, self.max_positions(), pool)?;
+        selection.check(batch, self.config.num_layers)?;
+        self.decoder.forward_selective(device, batch, selection, pool)
+    }
+
+    /// By how much stored keys turn when their tokens move by `delta` positions.
+    ///
+    /// # Errors
+    /// [`ModelError::PositionShift`] when no two positions are that far apart.
+    pub fn key_rotation(&self, delta: i64) -> Result<KeyRotation, ModelError> {
+        let max = self.max_positions() - 1;
+        if delta.unsigned_abs() > max as u64 {
+            return Err(ModelError::PositionShift { delta, max });
+        }
+        self.config.rope.key_rotation(delta)
+    }
+
+    /// Logits of the last step, `[num_logit_rows, vocab_size]`.
+    pub fn logits(&self) -> &Tensor {
+        self.decoder.logits()
     }
 
     /// Hidden states of `logit_rows` of the last step after the last norm, `[num_logit_rows, hidden_size]`.

@@ -5,7 +5,7 @@
 
 use std::f64::consts::PI;
 
-use kernels::{Device, RopeTable};
+use kernels::{Device, KeyRotation, RopeTable};
 
 use crate::ModelError;
 use crate::fields::Fields;
@@ -179,6 +179,26 @@ impl RopeConfig {
             }
         });
         Ok(RopeTable::new(device, cos, sin, half_dim)?)
+    }
+
+    /// By how much a stored key turns when its token moves by `delta` positions.
+    ///
+    /// Every kind of scaling that is read has one set of frequencies for all positions, so that a change of position is a
+    /// rotation, whatever the position was. Where frequencies depend on the length of the context (dynamic NTK, LongRoPE
+    /// across its switch) it is none: such models are refused when they are read, and a kind that joins [`RopeScaling`]
+    /// has to say here what it is. YaRN's amplitude is not applied: it is in the stored keys already.
+    ///
+    /// # Errors
+    /// [`ModelError::Kernel`] for heads without a pair.
+    pub(crate) fn key_rotation(&self, delta: i64) -> Result<KeyRotation, ModelError> {
+        match self.scaling {
+            RopeScaling::None | RopeScaling::Linear { .. } | RopeScaling::Llama3 { .. } | RopeScaling::Yarn(_) => {}
+        }
+        // In f64: an angle of many radians, rounded to f32, would be off by more than the keys are rounded by.
+        let angle = |frequency: f32| delta as f64 * f64::from(frequency);
+        let turn = |frequency| (angle(frequency).cos() as f32, angle(frequency).sin() as f32);
+        let (cos, sin) = self.inverse_frequencies().into_iter().map(turn).unzip();
+        Ok(KeyRotation::new(cos, sin)?)
     }
 
     /// Names the rotation: a cached key rotated by one model is valid for another only if these agree.

@@ -13,3 +13,4 @@ pub mod http;
 pub mod kv_store;
 pub mod memories;
 pub mod recall;
+pub mod splice;

@@ -4,4 +4,5 @@ pub(crate) mod attention;
 pub(crate) mod matmul;
 pub(crate) mod rowwise;
 pub(crate) mod simd;
+pub(crate) mod splice;
 pub(crate) mod threads;

@@ -91,7 +91,12 @@ pub struct AttentionParams {
     pub sliding_window: Option<u32>,
 }
 
-fn validate_pool(op: &'static str, layout: HeadLayout, pool: &KvPool, layer: usize) -> Result<(), KernelError> {
+pub(super) fn validate_pool(
+    op: &'static str,
+    layout: HeadLayout,
+    pool: &KvPool,
+    layer: usize,
+) -> Result<(), KernelError> {
     layout.validate(op)?;
     same(op, "num_kv_heads", layout.num_kv_heads, pool.shape().num_kv_heads)?;
     same(op, "head_dim", layout.head_dim, pool.shape().head_dim)?;

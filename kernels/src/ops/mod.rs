@@ -6,7 +6,9 @@ mod attention;
 mod check;
 mod matmul;
 mod rowwise;
+mod splice;
 
 pub use attention::{AttentionBatch, AttentionParams, HeadLayout, kv_write, paged_attention};
 pub use matmul::{embedding, matmul};
 pub use rowwise::{add, add_rms_norm, gather_rows, head_rms_norm, rms_norm, rope, silu_mul};
+pub use splice::{KvSource, SpliceRun, kv_deviation, kv_splice};

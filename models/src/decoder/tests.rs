@@ -294,3 +294,6 @@ fn positions_end_where_the_option_says() {
     assert_eq!(load(Some(100_000)).expect("valid").max_positions(), 256);
     assert!(matches!(load(Some(0)), Err(ModelError::MaxPositions { got: 0, max: 256 })));
 }
+
+#[path = "splice_tests.rs"]
+mod splice;

@@ -151,3 +151,39 @@ fn unknown_kinds_and_wrong_values_are_refused_by_name() {
     let missing = read(json!({"rope_scaling": {"type": "linear"}}));
     assert!(matches!(missing, Err(ModelError::MissingField { name: "factor", .. })), "{missing:?}");
 }
+
+#[test]
+fn a_change_of_position_turns_by_the_frequencies_of_each_kind_and_has_no_amplitude() {
+    let kinds = [
+        json!({"rope_theta": 10000.0}),
+        json!({"rope_scaling": {"type": "linear", "factor": 4.0}, "rope_theta": 10000.0}),
+        json!({"rope_parameters": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 128, "rope_theta": 500000.0}}),
+        json!({"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}}),
+    ];
+    for config in kinds {
+        let rope = read(config.clone()).expect("valid");
+        for delta in [-1000i64, -1, 0, 1, 17, 999] {
+            let angles: Vec<f64> = rope.inverse_frequencies().iter().map(|f| delta as f64 * f64::from(*f)).collect();
+            let of = |part: fn(f64) -> f64| angles.iter().map(|angle| part(*angle) as f32).collect();
+            let expected = KeyRotation::new(of(f64::cos), of(f64::sin)).expect("pairs");
+            assert_eq!(rope.key_rotation(delta).expect("a rotation"), expected, "{config} by {delta}");
+        }
+    }
+}
+
+#[test]
+fn kinds_whose_frequencies_depend_on_the_length_are_refused_before_any_key_could_move() {
+    for (kind, more) in [
+        ("dynamic", json!({"factor": 2.0})),
+        ("longrope", json!({"short_factor": [1.0], "long_factor": [2.0], "original_max_position_embeddings": 64})),
+        ("su", json!({"short_factor": [1.0], "long_factor": [2.0]})),
+    ] {
+        for name in ["rope_type", "type"] {
+            let mut scaling = more.clone();
+            scaling[name] = json!(kind);
+            let error = read(json!({"rope_scaling": scaling})).expect_err(kind);
+            assert!(matches!(error, ModelError::Unsupported { name: "rope_type", value, .. } if value == kind));
+        }
+    }
+}

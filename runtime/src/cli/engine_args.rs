@@ -204,8 +204,19 @@ impl EngineArgs {
         served_name: Option<&str>,
         disk: Option<DiskOptions>,
     ) -> anyhow::Result<LoadedEngine> {
-        let (source, name) = self.resolve(environment)?;
+        let (device, model, source, name) = self.load(environment)?;
         let served_name = served_name.unwrap_or(&name);
+        let engine =
+            EngineHandle::start(device, model, served_name, &self.options(disk)).context("cannot start the engine")?;
+        Ok(LoadedEngine { engine, source })
+    }
+
+    /// Loads the model without an engine: device, model, where it came from and its name.
+    ///
+    /// # Errors
+    /// Whatever keeps the model from being loaded, with the file or value that is wrong.
+    pub fn load(&self, environment: &Environment) -> anyhow::Result<(Device, Model, ModelSource, String)> {
+        let (source, name) = self.resolve(environment)?;
         let device = Device::cpu(CpuOptions { num_threads: self.threads, isa: self.cpu_isa })?;
         let format = match self.load_format {
             LoadFormatArg::Auto => LoadFormat::Safetensors,
@@ -213,9 +224,7 @@ impl EngineArgs {
         };
         let options = LoadOptions { format, dtype: self.dtype.map(DType::from), max_positions: self.max_context };
         let model = Model::load(&device, &source, options).with_context(|| format!("cannot load the model {name}"))?;
-        let engine =
-            EngineHandle::start(device, model, served_name, &self.options(disk)).context("cannot start the engine")?;
-        Ok(LoadedEngine { engine, source })
+        Ok((device, model, source, name))
     }
 
     fn resolve(&self, environment: &Environment) -> anyhow::Result<(ModelSource, String)> {

@@ -18,6 +18,11 @@ pub(crate) unsafe trait Element: Copy + Send + Sync + 'static {
     /// # Panics
     /// When the slice has another length.
     fn from_le_slice(bytes: &[u8]) -> Self;
+    /// Writes `size_of::<Self>()` little-endian bytes.
+    ///
+    /// # Panics
+    /// When the slice has another length.
+    fn write_le(self, bytes: &mut [u8]);
     fn to_f32(self) -> f32;
     /// Rounds to nearest, ties to even.
     fn from_f32(value: f32) -> Self;
@@ -36,6 +41,11 @@ unsafe impl Element for f32 {
     #[inline]
     fn from_le_slice(bytes: &[u8]) -> Self {
         Self::from_le_bytes(bytes.try_into().expect("4 bytes"))
+    }
+
+    #[inline]
+    fn write_le(self, bytes: &mut [u8]) {
+        bytes.copy_from_slice(&self.to_le_bytes());
     }
 
     #[inline]
@@ -64,6 +74,11 @@ macro_rules! half_element {
             #[inline]
             fn from_le_slice(bytes: &[u8]) -> Self {
                 Self::from_le_bytes(bytes.try_into().expect("2 bytes"))
+            }
+
+            #[inline]
+            fn write_le(self, bytes: &mut [u8]) {
+                bytes.copy_from_slice(&self.to_le_bytes());
             }
 
             #[inline]

@@ -20,6 +20,7 @@ pub(crate) mod output;
 mod portable;
 pub(crate) mod rowwise;
 pub(crate) mod softmax;
+pub(crate) mod splice;
 mod tile;
 
 use half::{bf16, f16};

@@ -166,3 +166,53 @@ pub(crate) fn for_each_chunk_pair<T: Send>(
         }
     });
 }
+
+/// The chunks that no part of a [`for_each_listed_chunk`] writes.
+pub(crate) struct OtherChunks<'a> {
+    base: Base<u8>,
+    len: usize,
+    chunk_len: usize,
+    /// Chunks that parts write, ascending.
+    written: &'a [usize],
+    borrow: PhantomData<&'a [u8]>,
+}
+
+impl OtherChunks<'_> {
+    /// A chunk to read.
+    ///
+    /// # Panics
+    /// When there is no such whole chunk, or a part writes it.
+    pub fn chunk(&self, index: usize) -> &[u8] {
+        let first = index.checked_mul(self.chunk_len).filter(|first| self.len - self.chunk_len >= *first);
+        let first = first.expect("a chunk that is read is there: this is a bug");
+        assert!(self.written.binary_search(&index).is_err(), "chunk {index} is read and written: this is a bug");
+        // SAFETY: the chunk lies inside the slice (just checked), which is borrowed for as long as `self`, and parts
+        // write other chunks only (just checked), so nobody changes it.
+        unsafe { std::slice::from_raw_parts(self.base.at(first), self.chunk_len) }
+    }
+}
+
+/// Calls `part(index, chunk, others)` once for the chunk of `chunk_len` bytes at every `written[index]`; all other chunks
+/// can be read meanwhile.
+///
+/// # Panics
+/// When `written` does not rise, or names a chunk that is not there.
+pub(crate) fn for_each_listed_chunk(
+    pool: &ThreadPool,
+    data: &mut [u8],
+    chunk_len: usize,
+    written: &[usize],
+    part: impl Fn(usize, &mut [u8], &OtherChunks<'_>) + Sync,
+) {
+    let Some(&last) = written.last() else { return };
+    assert!(chunk_len > 0 && chunk_len <= data.len() && last < data.len() / chunk_len);
+    assert!(written.windows(2).all(|pair| pair[0] < pair[1]));
+    let base = Base(data.as_mut_ptr());
+    let others = OtherChunks { base: Base(base.0), len: data.len(), chunk_len, written, borrow: PhantomData };
+    pool.run(written.len(), |index, _| {
+        // SAFETY: the chunk lies inside `data` (the last one does), listed chunks differ, and each index is called once
+        // while `data` is borrowed; `others` gives access to chunks that are not listed only.
+        let chunk = unsafe { std::slice::from_raw_parts_mut(base.at(written[index] * chunk_len), chunk_len) };
+        part(index, chunk, &others);
+    });
+}

@@ -1,5 +1,5 @@
-//! `memos bench`: load against an endpoint, latency of cache reuse, speed of the engine, quality of retrieval; and what they
-//! share.
+//! `memos bench`: load against an endpoint, latency of cache reuse, speed of the engine, quality of retrieval, spliced reuse;
+//! and what they share.
 
 mod cache_reuse;
 mod engine;
@@ -12,6 +12,9 @@ mod report;
 mod retrieval;
 mod reuse_report;
 mod serve;
+mod splice;
+mod splice_chats;
+mod splice_report;
 mod statistics;
 mod workload;
 
@@ -25,6 +28,7 @@ pub use cache_reuse::CacheReuseArgs;
 pub use engine::EngineBenchArgs;
 pub use retrieval::RetrievalArgs;
 pub use serve::ServeArgs;
+pub use splice::SpliceArgs;
 
 use crate::client::Client;
 use crate::environment::Environment;
@@ -55,6 +59,12 @@ pub enum BenchCommand {
     /// The documents become memories of a temporary cube and the queries are searched there: by words, by vectors and by both.
     /// Reported are recall, nDCG and latency; with --tune also which way of fusing is best on other queries of the collection.
     Retrieval(Box<RetrievalArgs>),
+    /// What using a memory's KV at another place costs and saves
+    ///
+    /// Memory lines are computed behind various contexts, moved into prompts and partly computed again: their first tokens, or
+    /// those that deviate most. Reported are exact answers on chats whose answers are known, distance from the full
+    /// computation, and the time of a prompt of random segments in a new order against computing it.
+    Splice(Box<SpliceArgs>),
 }
 
 /// Runs a benchmark.
@@ -69,6 +79,10 @@ pub async fn run(command: BenchCommand, environment: &Environment) -> anyhow::Re
         BenchCommand::Retrieval(args) => {
             let environment = environment.clone();
             tokio::task::spawn_blocking(move || retrieval::run(&args, &environment)).await?
+        }
+        BenchCommand::Splice(args) => {
+            let environment = environment.clone();
+            tokio::task::spawn_blocking(move || splice::run(&args, &environment)).await?
         }
     }
 }
