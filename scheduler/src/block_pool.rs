@@ -76,7 +76,8 @@ pub struct BlockCounts {
 
 /// The blocks of one tier. See the module's description.
 pub struct BlockPool {
-    /// Reused in order of release, so that neighbours freed together are handed out together.
+    /// The latest freed first: its memory has been touched, and is taken from the system already. What is freed from the
+    /// end of a chain comes out in the chain's order.
     free: VecDeque<BlockId>,
     index: HashMap<KvKey, BlockId, BuildKeyHasher>,
     /// `[num_blocks]`; present for Ready blocks.
@@ -271,7 +272,7 @@ impl BlockPool {
     /// Frees a block whose contents are of no use.
     pub fn discard(&mut self, block: FillingBlock) {
         self.num_filling -= 1;
-        self.free.push_back(block.0);
+        self.free.push_front(block.0);
     }
 
     /// Finds the longest prefix of `keys` that is resident, by binary search. `keys` are those of consecutive blocks
@@ -399,7 +400,7 @@ impl BlockPool {
         let num_cached = self.index.len() - self.num_leased;
         for _ in 0..num_cached {
             let evicted = self.evict();
-            self.free.push_back(evicted);
+            self.free.push_front(evicted);
         }
         num_cached
     }

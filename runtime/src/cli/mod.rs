@@ -31,7 +31,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve a model over HTTP (without arguments: the bundled model on 127.0.0.1:8000)
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Talk to a model in the terminal
     Chat(chat::ChatArgs),
     /// Measure: an endpoint under load, cache reuse, the bare engine, retrieval quality

@@ -45,13 +45,13 @@ fn num_found(pool: &BlockPool, path: &[u32]) -> usize {
 }
 
 #[test]
-fn freed_blocks_are_reused_last() {
+fn freed_blocks_are_reused_first() {
     let mut pool = BlockPool::new(4);
     let mut blocks = take(&mut pool, 2);
     assert_eq!(ids(&blocks), [0, 1]);
     blocks.drain(..).for_each(|block| pool.discard(block));
     let blocks = take(&mut pool, 4);
-    assert_eq!(ids(&blocks), [2, 3, 0, 1]);
+    assert_eq!(ids(&blocks), [1, 0, 2, 3]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::load::receive;
 use super::output;
 use super::progress::Progress;
 use super::random::Random;
-use super::reuse_report::{KvSource, LengthSamples, Measured, ReuseReport, Sample};
+use super::reuse_report::{KvSource, LengthSamples, LoadTime, Measured, ReuseReport, Sample};
 use super::statistics::milliseconds;
 use super::{TokenRange, connect, model_name};
 use crate::cli::engine_args::{Bytes, EngineArgs};
@@ -223,7 +223,14 @@ impl Target {
         let mut random = Random::new(seed, case.repetition ^ ((case.prefix_len as u64) << 32));
         let prefix = random.tokens(case.prefix_len, case.tokens.0.clone());
         let suffix = Random::new(seed, u64::MAX - turn).tokens(len, case.tokens.0.clone());
-        Ok(self.request(&[prefix.as_slice(), &suffix].concat(), 1).await?.0)
+        let sample = self.request(&[prefix.as_slice(), &suffix].concat(), 1).await?.0;
+        let engine = self.engine()?;
+        let decisions = engine.decisions().await?;
+        let load = decisions.iter().rev().find_map(|decision| {
+            let bytes = (decision.num_blocks * engine.info().block_bytes) as u64;
+            Some(LoadTime { bytes, seconds: decision.measured_s? })
+        });
+        Ok(Sample { load, ..sample })
     }
 
     /// Measures a prefix that is on the device, from the tiers below.
@@ -288,7 +295,7 @@ impl Target {
                 let times = generate_one(engine, prompt, max_tokens).await?;
                 let gaps = times.gaps().collect();
                 let ttft_ms = milliseconds(times.first());
-                Ok((Sample { ttft_ms, cached_tokens: Some(times.cached_tokens) }, gaps))
+                Ok((Sample { ttft_ms, cached_tokens: Some(times.cached_tokens), load: None }, gaps))
             }
             Self::Endpoint { client, model } => {
                 let body = json!({
@@ -306,7 +313,7 @@ impl Target {
                 let first = answer.text_events.first().copied().unwrap_or_else(|| start.elapsed());
                 let decode_steps = answer.mean_step().into_iter().collect();
                 let cached_tokens = answer.usage.and_then(|usage| usage.cached_tokens);
-                Ok((Sample { ttft_ms: milliseconds(first), cached_tokens }, decode_steps))
+                Ok((Sample { ttft_ms: milliseconds(first), cached_tokens, load: None }, decode_steps))
             }
         }
     }

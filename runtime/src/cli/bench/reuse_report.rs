@@ -14,6 +14,15 @@ pub(super) struct Sample {
     pub ttft_ms: f64,
     /// Prompt tokens that came from a cache; `None` when the target does not say.
     pub cached_tokens: Option<usize>,
+    /// How the prefix came from a lower tier.
+    pub load: Option<LoadTime>,
+}
+
+/// How long blocks took from a lower tier.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct LoadTime {
+    pub bytes: u64,
+    pub seconds: f64,
 }
 
 /// The three requests of one repetition and the decode steps behind the last one.
@@ -120,6 +129,8 @@ pub(super) struct Row {
     pub cached_tokens_min: Option<usize>,
     /// Most prompt tokens that came from the cache in any repetition.
     pub cached_tokens_max: Option<usize>,
+    /// Bytes per second of the loads, from the start of each to its end.
+    pub load_bytes_per_s: Option<f64>,
 }
 
 /// Time of a decode step behind a prefix: no first token can come sooner.
@@ -171,6 +182,7 @@ impl ReuseReport {
                 ttft_ms,
                 cached_tokens_min: cached().min(),
                 cached_tokens_max: cached().max(),
+                load_bytes_per_s: bandwidth(&samples),
             });
         }
         self.floors.extend(Repetitions::of(decode_steps_ms).map(|decode_step_ms| Floor { prefix_len, decode_step_ms }));
@@ -187,6 +199,7 @@ impl ReuseReport {
             "max",
             "of cold",
             "cached",
+            "load GB/s",
             "decode step ms",
         ]);
         for row in &self.rows {
@@ -200,6 +213,7 @@ impl ReuseReport {
                 figure(Some(row.ttft_ms.max)),
                 format!("{:.2}%", row.ratio_to_cold * 100.0),
                 row.cached_tokens_min.map_or_else(|| "-".to_owned(), |cached| cached.to_string()),
+                figure(row.load_bytes_per_s.map(|rate| rate / 1e9)),
                 figure(floor.map(|floor| floor.decode_step_ms.median)),
             ]);
         }
@@ -231,12 +245,19 @@ impl ReuseReport {
     }
 }
 
+/// Bandwidth over all loads; `None` where there was none.
+fn bandwidth(samples: &[Sample]) -> Option<f64> {
+    let loads: Vec<LoadTime> = samples.iter().filter_map(|sample| sample.load).collect();
+    let seconds: f64 = loads.iter().map(|load| load.seconds).sum();
+    (seconds > 0.0).then(|| loads.iter().map(|load| load.bytes).sum::<u64>() as f64 / seconds)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn sample(ttft_ms: f64, cached_tokens: usize) -> Sample {
-        Sample { ttft_ms, cached_tokens: Some(cached_tokens) }
+        Sample { ttft_ms, cached_tokens: Some(cached_tokens), load: None }
     }
 
     fn report(cached_cold: usize, cached_warm: usize) -> ReuseReport {
