@@ -9,5 +9,6 @@ pub mod embedder;
 pub mod engine;
 pub mod environment;
 pub mod http;
+pub mod kv_store;
 pub mod memories;
 pub mod recall;

@@ -59,6 +59,11 @@ impl KvKey {
         self.child_with(tokens, &mut Vec::with_capacity(child_input_len(tokens.len())))
     }
 
+    /// The key that [`KvKey::as_bytes`] gave: keys outlive the process in files.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The key's bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -210,6 +215,12 @@ mod tests {
         let parent = root().key();
         assert_eq!(block_keys(parent, &[1, 2, 3, 4, 5], 4), [parent.child(&[1, 2, 3, 4])]);
         assert_eq!(block_keys(parent, &[1, 2, 3], 4), []);
+    }
+
+    #[test]
+    fn a_key_survives_being_bytes() {
+        let key = root().key();
+        assert_eq!(KvKey::from_bytes(*key.as_bytes()), key);
     }
 
     #[test]
