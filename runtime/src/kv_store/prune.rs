@@ -112,8 +112,7 @@ fn read(
     let mut salt = [0; 32];
     salt[..16].copy_from_slice(header.tenant.as_bytes());
     let mut keys = block_keys(header.identity.root_key(salt), &tokens, header.identity.block_size as usize);
-    let keys_before = keys.drain(..header.first_block as usize);
-    let parent = keys_before.last();
+    let parent = keys.drain(..header.first_block as usize).next_back();
     Ok(Ok(Segment {
         name: name.clone(),
         file_bytes: reader.listed().file_bytes,
