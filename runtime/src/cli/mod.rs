@@ -56,7 +56,7 @@ impl Cli {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(NUM_ASYNC_THREADS).enable_all().build()?;
         match self.command {
-            Command::Serve(args) => runtime.block_on(serve::run(args, environment)),
+            Command::Serve(args) => runtime.block_on(serve::run(*args, environment)),
             Command::Chat(args) => runtime.block_on(chat::run(args, environment)),
             Command::Bench(command) => runtime.block_on(bench::run(command, environment)),
             Command::Key(args) => key::run(args, environment),

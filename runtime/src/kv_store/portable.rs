@@ -109,8 +109,9 @@ impl KvStore {
             };
             match Content::read(&reader, &*self.disk) {
                 Ok(content) => {
-                    let root = KvKey::from_bytes([0; 32]);
-                    let new = content.as_new(reader.header(), (reader.header().tenant, root));
+                    let header = reader.header();
+                    let root = header.keys.as_ref().expect("a cached segment has keys: this is a bug").root;
+                    let new = content.as_new(header, (header.tenant, root));
                     let draft = Draft::new(&new, content.blocks.len(), Form::Portable, key)?;
                     exported.files.push(draft.write(&*self.disk, folder, &content.blocks)?);
                 }

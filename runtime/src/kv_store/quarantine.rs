@@ -132,6 +132,6 @@ fn trim(quarantine: &Path) {
 }
 
 /// Removes a file, a link (not what it points to) or a folder.
-fn remove_whatever(path: &Path) -> io::Result<()> {
+pub(super) fn remove_whatever(path: &Path) -> io::Result<()> {
     if path.symlink_metadata()?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
 }

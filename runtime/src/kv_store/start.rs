@@ -1,7 +1,7 @@
 //! Opening a cache directory: lock, leftovers of a crash, every header checked, what is wrong set aside.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -47,6 +47,7 @@ impl KvStore {
         let num_leftovers = remove_leftovers(&*disk, folder)?;
         let mut segments = BTreeMap::new();
         let mut refused = Vec::new();
+        let mut unlisted = Vec::new();
         for name in segment_names(folder)? {
             let opened = match segments.len() {
                 SEGMENTS_MAX => Err(SegmentFault::TooMany { max: SEGMENTS_MAX }),
@@ -56,11 +57,17 @@ impl KvStore {
                 Ok(reader) => {
                     segments.insert(reader.header().id, reader.listed().clone());
                 }
-                Err(fault) => refused.push(refuse(&*disk, folder, name, fault)),
+                Err(fault) => {
+                    let file = refuse(&*disk, folder, &name, fault);
+                    if file.kept == Kept::Left {
+                        unlisted.push(name);
+                    }
+                    refused.push(file);
+                }
             }
         }
         let listed = segments.values().cloned().collect();
-        let store = KvStore::new(folder.to_owned(), options, disk, State::new(lock, segments));
+        let store = KvStore::new(folder.to_owned(), options, disk, State::new(lock, segments, unlisted));
         Ok(Opened { store, segments: listed, refused, num_leftovers })
     }
 }
@@ -107,16 +114,16 @@ fn remove_leftovers(disk: &dyn Disk, folder: &Path) -> Result<usize, KvStoreErro
     Ok(leftovers.len())
 }
 
-fn refuse(disk: &dyn Disk, folder: &Path, name: OsString, fault: SegmentFault) -> RefusedFile {
+fn refuse(disk: &dyn Disk, folder: &Path, name: &OsStr, fault: SegmentFault) -> RefusedFile {
     let kept = match fault {
         // The file may be good; the next start will tell.
         SegmentFault::Missing | SegmentFault::Io { .. } => Kept::Left,
         // A key was configured so that no text of this kind is readable on this disk.
-        SegmentFault::NotEncrypted => match disk.remove(&folder.join(&name)) {
+        SegmentFault::NotEncrypted => match disk.remove(&folder.join(name)) {
             Ok(()) => Kept::Deleted,
             Err(_refused) => Kept::Left,
         },
-        _ => quarantine::set_aside(folder, &name, &fault),
+        _ => quarantine::set_aside(folder, name, &fault),
     };
     RefusedFile { file_name: name.to_string_lossy().into_owned(), fault, kept }
 }

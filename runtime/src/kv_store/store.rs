@@ -1,9 +1,11 @@
 //! The cache directory of one server: segments are written, read, removed and set aside.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
+use std::io;
+use std::mem;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,7 +47,7 @@ pub struct Removed {
     pub num_segments: usize,
     /// Bytes of their files.
     pub num_bytes: u64,
-    /// Files in quarantine that are no more.
+    /// Files in quarantine, or left because they could not be read, that are no more.
     pub num_quarantined: usize,
 }
 
@@ -66,6 +68,8 @@ pub(super) struct State {
     num_reserved: usize,
     reserved_bytes: u64,
     open: OpenSegments,
+    /// Names of files that look like segments, are not used, and could not be moved aside.
+    unlisted: Vec<OsString>,
 }
 
 impl KvStore {
@@ -150,7 +154,7 @@ impl KvStore {
         for id in ids {
             let path = self.folder.join(id.file_name());
             match self.disk.remove(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     failed.get_or_insert(KvStoreError::io("remove", &path)(error));
                 }
                 _gone => {
@@ -163,8 +167,7 @@ impl KvStore {
         }
         // Otherwise a crash could bring back what was erased.
         if removed.num_segments > 0 && self.folder.is_dir() {
-            let entry = self.folder.join(start::LOCK_FILE);
-            self.disk.sync_folder_of(&entry).map_err(KvStoreError::io("sync", &self.folder))?;
+            self.sync_folder()?;
         }
         failed.map_or(Ok(removed), Err)
     }
@@ -177,24 +180,47 @@ impl KvStore {
         let of_tenant = |segment: &&SegmentFile| segment.header.tenant == tenant;
         let ids: Vec<SegmentId> =
             self.state().segments.values().filter(of_tenant).map(|segment| segment.header.id).collect();
+        // What fails in one place must not stay in the other.
+        let removed = self.remove(&ids);
         let num_quarantined = self.clear_quarantine()?;
-        Ok(Removed { num_quarantined, ..self.remove(&ids)? })
+        Ok(Removed { num_quarantined, ..removed? })
     }
 
-    /// Removes what is in quarantine, for good; the reasons stay. An erasure needs this: what a damaged file was made
-    /// of may not be known.
+    /// Removes what is in quarantine, for good, and files that were left where they are because they could not be read or
+    /// moved; the reasons stay. An erasure needs this: what such a file was made of may not be known.
     ///
     /// # Errors
     /// The operating system refuses.
     pub fn clear_quarantine(&self) -> Result<usize, KvStoreError> {
-        quarantine::clear(&self.folder)
+        let unlisted = mem::take(&mut self.state().unlisted);
+        let mut num_removed = 0;
+        for (place, name) in unlisted.iter().enumerate() {
+            let path = self.folder.join(name);
+            match quarantine::remove_whatever(&path) {
+                Ok(()) => num_removed += 1,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    self.state().unlisted.extend_from_slice(&unlisted[place..]);
+                    return Err(KvStoreError::io("remove", &path)(error));
+                }
+            }
+        }
+        if num_removed > 0 {
+            self.sync_folder()?;
+        }
+        Ok(num_removed + quarantine::clear(&self.folder)?)
     }
 
     /// Takes a segment out of use. Its file is moved aside with the reason in a text beside it, so that it can be
     /// looked at; only a few are kept.
     pub fn quarantine(&self, id: SegmentId, reason: &dyn fmt::Display) -> Kept {
         self.state().forget(id);
-        quarantine::set_aside(&self.folder, OsStr::new(&id.file_name()), reason)
+        let name = OsString::from(id.file_name());
+        let kept = quarantine::set_aside(&self.folder, &name, reason);
+        if kept == Kept::Left {
+            self.state().unlisted.push(name);
+        }
+        kept
     }
 
     /// Bytes of all segments, those in quarantine not counted.
@@ -257,6 +283,11 @@ impl KvStore {
         Ok(())
     }
 
+    fn sync_folder(&self) -> Result<(), KvStoreError> {
+        let entry = self.folder.join(start::LOCK_FILE);
+        self.disk.sync_folder_of(&entry).map_err(KvStoreError::io("sync", &self.folder))
+    }
+
     fn remake_folder(&self) -> Result<Remade, KvStoreError> {
         let mut state = self.state();
         if self.folder.is_dir() {
@@ -266,6 +297,7 @@ impl KvStore {
         state.segments.clear();
         state.num_bytes = 0;
         state.open = OpenSegments::default();
+        state.unlisted.clear();
         Ok(Remade::Made)
     }
 
@@ -276,10 +308,11 @@ impl KvStore {
 }
 
 impl State {
-    /// Of a directory that is locked and holds these segments.
-    pub fn new(lock: File, segments: BTreeMap<SegmentId, SegmentFile>) -> Self {
+    /// Of a directory that is locked and holds these segments, and files of these names that are not used.
+    pub fn new(lock: File, segments: BTreeMap<SegmentId, SegmentFile>, unlisted: Vec<OsString>) -> Self {
         let num_bytes = segments.values().map(|segment| segment.file_bytes).sum();
-        Self { lock, segments, num_bytes, num_reserved: 0, reserved_bytes: 0, open: OpenSegments::default() }
+        let open = OpenSegments::default();
+        Self { lock, segments, num_bytes, num_reserved: 0, reserved_bytes: 0, open, unlisted }
     }
 
     fn forget(&mut self, id: SegmentId) -> Option<SegmentFile> {
