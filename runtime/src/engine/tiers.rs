@@ -17,6 +17,8 @@ const SLICE: Duration = Duration::from_millis(8);
 const SAVE_SLICE_BLOCKS: usize = 16;
 /// How long the end waits for one file to be written.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the end goes on saving: what is left then is only a cache.
+const FLUSH_MAX: Duration = Duration::from_secs(30);
 
 /// Host memory, and the way to disk.
 pub(super) struct TierBytes {
@@ -140,8 +142,9 @@ impl TierBytes {
 
     /// Saves everything and waits until it is written.
     pub fn flush(&mut self, pool: &KvPool, scheduler: &mut Scheduler) {
+        let end = Instant::now() + FLUSH_MAX;
         loop {
-            while self.save_some(pool, scheduler) {}
+            while Instant::now() < end && self.save_some(pool, scheduler) {}
             let Some(disk) = self.disk.as_ref().filter(|_| self.num_writes > 0) else { return };
             match disk.wait_event(FLUSH_PATIENCE) {
                 Some(event) => self.note(event, scheduler),
