@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use super::{Segment, SpliceError};
 
 /// First tokens of a segment to compute again when nobody says otherwise, for segments computed behind the preamble of the
-/// prompts that use them. In two runs of `memos bench splice` the bundled model lost 6 of 600 and 1 of 300 exact answers
-/// against the full computation this way, more of them where two lines disagree; with 4 first tokens 4 and 1.
+/// prompts that use them. In `memos bench splice --chats 200` the bundled model answers 90.5% exactly this way and 95.0% with the
+/// full computation; more first tokens gain nothing. What is known once loses nothing (98.5%); where two lines disagree, 83.6%
+/// instead of 94.0%: no line has seen the other.
 pub const FIRST_TOKENS_DEFAULT: usize = 0;
 
 /// A segment in a prompt.
