@@ -2,13 +2,16 @@
 //! `cargo run --release -p scheduler --example eviction -- [blocks] [requests] [seed]`.
 #[path = "../tests/simulator/rng.rs"]
 mod rng;
+#[path = "../tests/simulator/root.rs"]
+mod root;
 
 use std::collections::{BTreeSet, HashMap};
 
 use rng::Rng;
+use root::root_key;
 use scheduler::{
-    EvictionPolicy, KeyRoot, KvKey, NewSequence, PrefillCost, PrefixReuse, Sampled, Scheduler, SchedulerConfig,
-    TenantId, Then, TierConfig, Yield, block_keys,
+    EvictionPolicy, KvKey, NewSequence, PrefillCost, PrefixReuse, Sampled, Scheduler, SchedulerConfig, TenantId, Then,
+    TierConfig, Yield, block_keys,
 };
 
 const BLOCK_SIZE: usize = 16;
@@ -89,20 +92,6 @@ fn agents(num_requests: usize, rng: &mut Rng) -> Trace {
     Trace { name: "agents with preambles", prompts: prompts.collect() }
 }
 
-fn root() -> KvKey {
-    let root = KeyRoot {
-        model_fingerprint: [0; 32],
-        kv_dtype: "bf16",
-        kv_layout: "simulated",
-        block_size: BLOCK_SIZE as u32,
-        rope_fingerprint: [0; 32],
-        numerics_id: "simulated",
-        adapter: None,
-        tenant_salt: [0; 32],
-    };
-    root.key()
-}
-
 /// The share of prompt tokens that the scheduler finds cached.
 fn hit_rate(trace: &Trace, num_blocks: usize, eviction: EvictionPolicy) -> f64 {
     let tiers = TierConfig { prefill_cost: PrefillCost { attention_half_tokens: 8_192.0 }, ..TierConfig::OFF };
@@ -118,9 +107,10 @@ fn hit_rate(trace: &Trace, num_blocks: usize, eviction: EvictionPolicy) -> f64 {
     })
     .expect("the configuration is legal");
     for prompt in &trace.prompts {
-        let block_keys = block_keys(root(), prompt, BLOCK_SIZE);
+        let block_keys = block_keys(root_key(0), prompt, BLOCK_SIZE);
         let (tenant, reuse) = (TenantId(0), PrefixReuse::Exact);
-        let new = NewSequence { tenant, tokens: prompt.clone(), root: root(), block_keys, max_new_tokens: 1, reuse };
+        let new =
+            NewSequence { tenant, tokens: prompt.clone(), root: root_key(0), block_keys, max_new_tokens: 1, reuse };
         scheduler.add(new).expect("it fits");
         while !scheduler.is_idle() {
             let plan = scheduler.schedule();
@@ -137,7 +127,8 @@ fn hit_rate(trace: &Trace, num_blocks: usize, eviction: EvictionPolicy) -> f64 {
 /// What a policy that knows the future keeps (Belady): the block whose next use is farthest goes; among equals the
 /// deepest, which is a leaf, as nobody uses a block without those before it.
 fn optimum(trace: &Trace, num_blocks: usize) -> f64 {
-    let chains: Vec<Vec<KvKey>> = trace.prompts.iter().map(|prompt| block_keys(root(), prompt, BLOCK_SIZE)).collect();
+    let chains: Vec<Vec<KvKey>> =
+        trace.prompts.iter().map(|prompt| block_keys(root_key(0), prompt, BLOCK_SIZE)).collect();
     let mut uses: HashMap<KvKey, Vec<usize>> = HashMap::new();
     for (at, chain) in chains.iter().enumerate().rev() {
         chain.iter().for_each(|key| uses.entry(*key).or_default().push(at));

@@ -18,21 +18,16 @@ pub struct BlockInfo {
 }
 
 impl BlockInfo {
-    /// The first block of a chain.
-    pub fn first(root: KvKey, key: KvKey, tokens: &[u32], tenant: TenantId) -> Arc<BlockInfo> {
-        Arc::new(BlockInfo { key, parent: None, root, tokens: tokens.into(), tenant, depth: 0 })
-    }
-
-    /// The block right behind `parent`.
-    pub fn behind(parent: &Arc<BlockInfo>, key: KvKey, tokens: &[u32]) -> Arc<BlockInfo> {
-        Arc::new(BlockInfo {
-            key,
-            parent: Some(Arc::clone(parent)),
-            root: parent.root,
-            tokens: tokens.into(),
-            tenant: parent.tenant,
-            depth: parent.depth + 1,
-        })
+    /// The block of `tokens` right behind `parent`, or the first of the tenant's chain from `root`.
+    pub fn new(
+        parent: Option<&Arc<BlockInfo>>,
+        root: KvKey,
+        tenant: TenantId,
+        key: KvKey,
+        tokens: &[u32],
+    ) -> Arc<BlockInfo> {
+        let depth = parent.map_or(0, |parent| parent.depth + 1);
+        Arc::new(BlockInfo { key, parent: parent.cloned(), root, tokens: tokens.into(), tenant, depth })
     }
 
     /// The block's content address.
@@ -91,11 +86,11 @@ mod tests {
 
     fn chain(num_blocks: u32) -> Arc<BlockInfo> {
         let root = KvKey::from_bytes([0; 32]);
-        let mut last = BlockInfo::first(root, root.child(&[0]), &[0], TenantId(7));
-        for token in 1..num_blocks {
-            last = BlockInfo::behind(&last, last.key().child(&[token]), &[token]);
-        }
-        last
+        let next = |last: Option<Arc<BlockInfo>>, token: u32| {
+            let key = last.as_ref().map_or(root, |last| last.key()).child(&[token]);
+            Some(BlockInfo::new(last.as_ref(), root, TenantId(7), key, &[token]))
+        };
+        (0..num_blocks).fold(None, next).expect("there is a block")
     }
 
     #[test]

@@ -151,8 +151,5 @@ fn describe(sequence: &Sequence, position: usize, pool: &BlockPool, block_size: 
     let key = sequence.block_keys[position];
     let tokens = &sequence.tokens[position * block_size..(position + 1) * block_size];
     let parent = position.checked_sub(1).and_then(|before| pool.info(sequence.table.blocks()[before]));
-    match parent {
-        Some(parent) => BlockInfo::behind(parent, key, tokens),
-        None => BlockInfo::first(sequence.root(), key, tokens, sequence.tenant()),
-    }
+    BlockInfo::new(parent, sequence.root(), sequence.tenant(), key, tokens)
 }

@@ -1,5 +1,9 @@
 //! Random operations against a naive model, a few seconds' worth; `cargo run --release -p scheduler --example soak`
 //! runs a million.
+#[path = "simulator/rng.rs"]
+mod rng;
+#[path = "simulator/root.rs"]
+mod root;
 mod simulator;
 
 use simulator::{Outcomes, Simulation};

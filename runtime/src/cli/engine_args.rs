@@ -280,13 +280,7 @@ impl EngineArgs {
 /// The key that a file holds, as 64 hexadecimal digits.
 fn read_master_key(path: &Path) -> anyhow::Result<MasterKey> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the key file {}", path.display()))?;
-    let digits = text.trim().as_bytes();
-    let nibble = |digit: u8| char::from(digit).to_digit(16).map(|value| value as u8);
-    let byte = |pair: &[u8]| Some(nibble(pair[0])? << 4 | nibble(pair[1])?);
-    let bytes: Option<Vec<u8>> = digits.chunks_exact(2).map(byte).collect();
-    let key: Option<[u8; 32]> = bytes.filter(|_| digits.len() == 64).and_then(|bytes| bytes.try_into().ok());
-    let key = key.with_context(|| format!("{} does not hold 64 hexadecimal digits", path.display()))?;
-    Ok(MasterKey::new(key))
+    MasterKey::from_hex(text.trim()).with_context(|| format!("{} does not hold 64 hexadecimal digits", path.display()))
 }
 
 impl LoadedEngine {

@@ -3,6 +3,7 @@
 
 mod connection;
 mod error;
+mod own_runtime;
 mod sse;
 mod stream;
 
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 
 use connection::{Connector, Origin, Sender};
 pub use error::ClientError;
+pub use own_runtime::OwnRuntime;
 pub use sse::{EVENT_BYTES_MAX, EventTooLarge, SseParser};
 pub use stream::{StreamChunk, TokenStream, Usage};
 

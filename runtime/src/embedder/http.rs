@@ -7,9 +7,8 @@ use std::time::Duration;
 use memory::memories::{EmbedError, Embedder, Purpose};
 use memory::search::SearchError;
 use memory::search::vectors::{EmbedderId, NUM_DIMENSIONS_MAX};
-use tokio::runtime::Runtime;
 
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, OwnRuntime};
 
 /// Texts in one request.
 const NUM_TEXTS_MAX: usize = 64;
@@ -108,8 +107,7 @@ pub struct HttpEmbedder {
     model: String,
     id: EmbedderId,
     dim: usize,
-    /// Its own, so that any thread may wait on it. Taken out by `drop` alone.
-    runtime: Option<Runtime>,
+    runtime: OwnRuntime,
 }
 
 impl HttpEmbedder {
@@ -118,12 +116,7 @@ impl HttpEmbedder {
     /// # Errors
     /// The service cannot be reached, refuses, or answers something that is no vector.
     pub fn connect(place: &ServicePlace, api_key: Option<&str>) -> Result<Self, HttpEmbedderError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("embedder")
-            .enable_all()
-            .build()
-            .map_err(HttpEmbedderError::Thread)?;
+        let runtime = OwnRuntime::start("embedder").map_err(HttpEmbedderError::Thread)?;
         let client = Client::new(&place.url, api_key)?;
         let first = ask(&runtime, &client, &place.model, &[PROBE], QUERY_TIMEOUT)?;
         let dim = first.first().map_or(0, Vec::len);
@@ -131,15 +124,14 @@ impl HttpEmbedder {
             return Err(HttpEmbedderError::Dimension { found: dim, limit: NUM_DIMENSIONS_MAX });
         }
         let id = EmbedderId::new(space_name(place, dim))?;
-        Ok(Self { client, model: place.model.clone(), id, dim, runtime: Some(runtime) })
+        Ok(Self { client, model: place.model.clone(), id, dim, runtime })
     }
 
     fn vectors(&self, texts: &[&str], timeout: Duration) -> Result<Vec<Vec<f32>>, HttpEmbedderError> {
-        let runtime = self.runtime.as_ref().expect("only drop takes the runtime: this is a bug");
         let texts: Vec<&str> = texts.iter().map(|text| beginning(text)).collect();
         let mut vectors = Vec::with_capacity(texts.len());
         for batch in texts.chunks(NUM_TEXTS_MAX) {
-            for vector in ask(runtime, &self.client, &self.model, batch, timeout)? {
+            for vector in ask(&self.runtime, &self.client, &self.model, batch, timeout)? {
                 if vector.len() != self.dim {
                     return Err(HttpEmbedderError::OtherDimension { found: vector.len(), expected: self.dim });
                 }
@@ -147,15 +139,6 @@ impl HttpEmbedder {
             }
         }
         Ok(vectors)
-    }
-}
-
-impl Drop for HttpEmbedder {
-    fn drop(&mut self) {
-        // A runtime must not be waited for where an async task drops the embedder.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 
@@ -178,7 +161,7 @@ impl Embedder for HttpEmbedder {
 }
 
 fn ask(
-    runtime: &Runtime,
+    runtime: &OwnRuntime,
     client: &Client,
     model: &str,
     texts: &[&str],

@@ -210,10 +210,7 @@ impl Files {
         for (position, (key, tokens)) in
             block_keys(root, &tokens, block_size).iter().zip(tokens.chunks_exact(block_size)).enumerate()
         {
-            let info = known.entry(*key).or_insert_with(|| match &last {
-                Some(parent) => BlockInfo::behind(parent, *key, tokens),
-                None => BlockInfo::first(root, *key, tokens, tenant),
-            });
+            let info = known.entry(*key).or_insert_with(|| BlockInfo::new(last.as_ref(), root, tenant, *key, tokens));
             last = Some(Arc::clone(info));
             if position >= header.first_block as usize {
                 infos.push(Arc::clone(info));

@@ -121,27 +121,13 @@ pub struct ModelInfo {
     pub numerics_id: &'static str,
     /// BLAKE3 of configuration and weights.
     pub fingerprint: [u8; 32],
-    rope_fingerprint: [u8; 32],
+    kv_identity: KvIdentity,
 }
 
 impl ModelInfo {
-    /// What the bytes of KV blocks depend on besides their tokens.
-    pub fn kv_identity(&self) -> KvIdentity {
-        KvIdentity {
-            model_fingerprint: self.fingerprint,
-            kv_dtype: self.kv_dtype.to_string(),
-            kv_layout: KV_LAYOUT.to_owned(),
-            block_size: self.block_size as u32,
-            rope_fingerprint: self.rope_fingerprint,
-            numerics_id: self.numerics_id.to_owned(),
-            adapter: None,
-            block_bytes: self.block_bytes,
-        }
-    }
-
     /// Root of all KV keys of one tenant on this model.
     fn key_root(&self, tenant: &Tenant) -> KvKey {
-        self.kv_identity().root_key(tenant.salt)
+        self.kv_identity.root_key(tenant.salt)
     }
 }
 
@@ -239,13 +225,22 @@ impl EngineHandle {
             backend: device.describe(),
             numerics_id: device.numerics_id(),
             fingerprint: model.fingerprint(),
-            rope_fingerprint: model.rope_fingerprint(),
+            kv_identity: KvIdentity {
+                model_fingerprint: model.fingerprint(),
+                kv_dtype: kv_dtype.to_string(),
+                kv_layout: KV_LAYOUT.to_owned(),
+                block_size: options.block_size as u32,
+                rope_fingerprint: model.rope_fingerprint(),
+                numerics_id: device.numerics_id().to_owned(),
+                adapter: None,
+                block_bytes,
+            },
         });
         let (commands, receiver) = mpsc::channel(COMMAND_QUEUE_LEN);
         let stats = Arc::new(Mutex::new(EngineStats::default()));
         let disk = match &options.disk {
             Some(disk) if tiers.disk_blocks > 0 => {
-                Some(DiskTier::start(disk.clone(), info.kv_identity(), &mut scheduler, commands.downgrade())?)
+                Some(DiskTier::start(disk.clone(), info.kv_identity.clone(), &mut scheduler, commands.downgrade())?)
             }
             _ => None,
         };

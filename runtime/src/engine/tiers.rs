@@ -103,7 +103,7 @@ impl TierBytes {
                 waiting.push_back(load);
                 continue;
             }
-            let ended = self.copy_in(&mut load, pool, |_| others && start.elapsed() > SLICE);
+            let ended = self.copy_in(&mut load, pool, || others && start.elapsed() > SLICE);
             if ended {
                 let measured: Vec<Measured> =
                     [load.host, load.disk].into_iter().filter(|tier| tier.bytes > 0).collect();
@@ -201,9 +201,9 @@ impl TierBytes {
     }
 
     /// Copies blocks in until the load ends (true) or `pause` says so.
-    fn copy_in(&mut self, pending: &mut PendingLoad, pool: &mut KvPool, pause: impl Fn(usize) -> bool) -> bool {
+    fn copy_in(&mut self, pending: &mut PendingLoad, pool: &mut KvPool, pause: impl Fn() -> bool) -> bool {
         while let Some(block) = pending.load.blocks.get(pending.num_done) {
-            if pause(pending.num_done) {
+            if pause() {
                 return false;
             }
             let bytes = match block.tier {

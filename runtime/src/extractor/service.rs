@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use memory::ingest::{AnswerFormat, FinePrompt, LanguageModel, ModelFailure};
 use serde_json::{Value, json};
-use tokio::runtime::Runtime;
 
 use super::ANSWER_TOKENS_MAX;
 use super::gate::Gate;
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, OwnRuntime};
 use crate::embedder::{HttpEmbedderError, ServicePlace};
 
 /// Which API a service speaks.
@@ -30,8 +29,7 @@ pub struct ModelService {
     gate: Gate,
     /// Not every service knows how to be asked for JSON.
     knows_json: AtomicBool,
-    /// Its own, so that any thread may wait on it. Taken out by `drop` alone.
-    runtime: Option<Runtime>,
+    runtime: OwnRuntime,
 }
 
 impl ModelService {
@@ -45,12 +43,7 @@ impl ModelService {
         api_key: Option<&str>,
         timeout: Duration,
     ) -> Result<Self, HttpEmbedderError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("extractor")
-            .enable_all()
-            .build()
-            .map_err(HttpEmbedderError::Thread)?;
+        let runtime = OwnRuntime::start("extractor").map_err(HttpEmbedderError::Thread)?;
         Ok(Self {
             client: Client::new(&base_url(place.url(), kind), api_key)?,
             kind,
@@ -58,7 +51,7 @@ impl ModelService {
             timeout,
             gate: Gate::default(),
             knows_json: AtomicBool::new(true),
-            runtime: Some(runtime),
+            runtime,
         })
     }
 
@@ -116,15 +109,6 @@ impl ModelService {
     }
 }
 
-impl Drop for ModelService {
-    fn drop(&mut self) {
-        // A runtime must not be waited for where an async task drops the service.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
 impl LanguageModel for ModelService {
     fn name(&self) -> &str {
         &self.model
@@ -132,10 +116,9 @@ impl LanguageModel for ModelService {
 
     fn answer(&self, prompt: &FinePrompt, format: AnswerFormat) -> Result<String, ModelFailure> {
         let _pass = self.gate.enter(self.timeout)?;
-        let runtime = self.runtime.as_ref().expect("only drop takes the runtime: this is a bug");
         let limit_s = self.timeout.as_secs();
         let asked = async { tokio::time::timeout(self.timeout, self.ask(prompt, format)).await };
-        runtime.block_on(asked).map_err(|_elapsed| ModelFailure::Timeout { limit_s })?
+        self.runtime.block_on(asked).map_err(|_elapsed| ModelFailure::Timeout { limit_s })?
     }
 }
 

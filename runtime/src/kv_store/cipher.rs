@@ -4,6 +4,7 @@ use std::fmt;
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, Tag, UnboundKey};
 
+use super::identity::unhex;
 use super::{Encryption, TenantTag};
 
 /// The key that the keys of all files are made from. It is the operator's; nothing of it is on disk.
@@ -14,6 +15,11 @@ impl MasterKey {
     /// From its bytes, which must be random.
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
+    }
+
+    /// From 64 hexadecimal digits; `None` when the text is something else.
+    pub fn from_hex(digits: &str) -> Option<Self> {
+        unhex(&digits.to_ascii_lowercase()).map(Self)
     }
 
     /// Tells master keys apart without giving one away: a file under another key is not taken for a damaged one.

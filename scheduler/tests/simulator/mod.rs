@@ -1,14 +1,15 @@
 //! Drives the scheduler with random operations and a pretended engine, and checks every plan against `model`, which
 //! knows what is cached by naive bookkeeping. Shared by the randomised test and the soak example.
 mod model;
-mod rng;
 
 use model::{Life, Model};
-use rng::Rng;
 use scheduler::{
     EvictionPolicy, NewSequence, PrefixReuse, Sampled, Scheduler, SchedulerConfig, SequenceId, TenantId, Then,
     TierConfig, Yield, block_keys,
 };
+
+use crate::rng::Rng;
+use crate::root::root_key;
 
 /// One run's world: small enough that blocks run out, prompts coincide and queues overflow all the time.
 pub struct Simulation {
@@ -130,7 +131,7 @@ impl Simulation {
     fn add(&mut self) {
         let tenant = TenantId(self.rng.below(self.num_tenants) as u64);
         let root_seed = tenant.0 * ROOTS_PER_TENANT as u64 + self.rng.below(ROOTS_PER_TENANT) as u64;
-        let root = model::root_key(root_seed);
+        let root = root_key(root_seed);
         let text = &self.texts[self.rng.below(self.texts.len())];
         let prompt_len = self.rng.below(self.max_prompt_len + 1);
         let mut tokens = text[..prompt_len].to_vec();

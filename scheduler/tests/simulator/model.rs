@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use scheduler::{
-    AddError, BlockCounts, BlockId, KeyRoot, KvKey, PlannedSequence, PrefixReuse, Sampled, Scheduler, SchedulerConfig,
-    SequenceId, StepPlan, TenantId, Then, Yield,
+    AddError, BlockCounts, BlockId, PlannedSequence, PrefixReuse, Sampled, Scheduler, SchedulerConfig, SequenceId,
+    StepPlan, TenantId, Then, Yield,
 };
 
 use super::VOCABULARY;
-use super::rng::{Rng, mix};
+use crate::rng::{Rng, mix};
 
 /// Stands for the keys and values of a position: a hash of the root and of all tokens up to it.
 type Content = u64;
@@ -42,22 +42,6 @@ pub struct Model {
     preemptions: u64,
     deduplicated: u64,
     planned: Vec<PlannedSequence>,
-}
-
-pub fn root_key(root_seed: u64) -> KvKey {
-    let mut tenant_salt = [0; 32];
-    tenant_salt[..8].copy_from_slice(&root_seed.to_le_bytes());
-    let root = KeyRoot {
-        model_fingerprint: [1; 32],
-        kv_dtype: "f32",
-        kv_layout: "simulated",
-        block_size: 1,
-        rope_fingerprint: [2; 32],
-        numerics_id: "simulated",
-        adapter: None,
-        tenant_salt,
-    };
-    root.key()
 }
 
 /// The token that follows a position: a function of everything before it.

@@ -1,6 +1,8 @@
-//! All tiers under random operations and faults; `cargo run --release -p scheduler --example tiered_soak` runs a million.
+//! All tiers under random operations and faults; `cargo run --release -p scheduler --example soak` runs a million.
 #[path = "../simulator/rng.rs"]
 mod rng;
+#[path = "../simulator/root.rs"]
+mod root;
 mod world;
 
 use world::{Exercised, Faults, World};

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use scheduler::{
-    BlockId, BlockSource, EvictionPolicy, KeyRoot, KvKey, Load, Measured, NewSequence, PrefillCost, PrefixReuse,
-    Sampled, Scheduler, SchedulerConfig, SequenceId, TenantId, Then, Tier, TierConfig, TransferPlan, UnitId, Yield,
-    block_keys,
+    BlockId, BlockInfo, BlockSource, EvictionPolicy, Load, Measured, NewSequence, PrefillCost, PrefixReuse, Sampled,
+    Scheduler, SchedulerConfig, SequenceId, TenantId, Then, Tier, TierConfig, TransferPlan, UnitId, Yield, block_keys,
 };
 
 use crate::rng::{Rng, mix};
+use crate::root::root_key;
 
 /// Stands for the keys and values of one position: a hash of the root and all tokens up to it.
 type Content = u64;
@@ -56,22 +56,6 @@ pub struct World {
     lives: HashMap<SequenceId, (u64, usize)>,
     texts: Vec<Vec<u32>>,
     pub exercised: Exercised,
-}
-
-fn root(tenant: u64) -> KvKey {
-    let mut tenant_salt = [0; 32];
-    tenant_salt[0] = tenant as u8;
-    let root = KeyRoot {
-        model_fingerprint: [1; 32],
-        kv_dtype: "f32",
-        kv_layout: "simulated",
-        block_size: 1,
-        rope_fingerprint: [2; 32],
-        numerics_id: "simulated",
-        adapter: None,
-        tenant_salt,
-    };
-    root.key()
 }
 
 /// The contents of all positions of a tenant's tokens.
@@ -169,9 +153,9 @@ impl World {
         }
         let max_new_tokens = self.rng.below(self.config.block_size * 5);
         let reuse = if self.rng.chance(10) { PrefixReuse::Bypass } else { PrefixReuse::Exact };
-        let block_keys = block_keys(root(tenant), &tokens, self.config.block_size);
+        let block_keys = block_keys(root_key(tenant), &tokens, self.config.block_size);
         let id = TenantId(tenant);
-        let new = NewSequence { tenant: id, tokens, root: root(tenant), block_keys, max_new_tokens, reuse };
+        let new = NewSequence { tenant: id, tokens, root: root_key(tenant), block_keys, max_new_tokens, reuse };
         if let Ok(id) = self.scheduler.add(new) {
             self.lives.insert(id, (tenant, max_new_tokens.max(1)));
         }
@@ -213,13 +197,10 @@ impl World {
         self.disk.clear();
         let block_size = self.config.block_size;
         for (tenant, tokens) in chains {
-            let keys = block_keys(root(tenant), &tokens, block_size);
+            let keys = block_keys(root_key(tenant), &tokens, block_size);
             let mut blocks = Vec::new();
             for (key, tokens) in keys.iter().zip(tokens.chunks_exact(block_size)) {
-                let info = match blocks.last() {
-                    Some(parent) => scheduler::BlockInfo::behind(parent, *key, tokens),
-                    None => scheduler::BlockInfo::first(root(tenant), *key, tokens, TenantId(tenant)),
-                };
+                let info = BlockInfo::new(blocks.last(), root_key(tenant), TenantId(tenant), *key, tokens);
                 blocks.push(info);
             }
             let contents: Vec<Bytes> = contents(tenant, &tokens)
